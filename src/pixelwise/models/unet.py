@@ -1,0 +1,180 @@
+"""U-Net (Ronneberger, Fischer, Brox 2015, 1505.04597): a contracting path, an expanding path, skips between them.
+
+The plain variant is the textbook's: padded 3x3 convolutions with batch norm, transposed convolutions up, 31,044,821 parameters
+for 3 channels and 21 classes. `2015` is the paper's own net: no norm, no padding inside, dropout at the bottom, and the image
+mirrored at its borders so that the answer still covers all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixelwise.core.outputs import Dense, Frame
+from pixelwise.errors import ConfigError
+
+PAPER = {"title": "U-Net: Convolutional Networks for Biomedical Image Segmentation", "year": 2015, "arxiv": "1505.04597"}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "": {},
+    "small": {"width": 24},
+    "tiny": {"width": 12, "depth": 3},
+    "bilinear": {"up": "bilinear"},
+    "2015": {"norm": "none", "padding": "valid", "dropout": 0.5},
+}
+
+Norm = Literal["batch", "group", "instance", "none"]
+
+
+def _norm(kind: str, channels: int) -> nn.Module:
+    if kind == "group":  # 8 channels a group, as far as they divide
+        return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
+    return {"batch": nn.BatchNorm2d, "instance": lambda c: nn.InstanceNorm2d(c, affine=True), "none": lambda c: nn.Identity()}[kind](
+        channels
+    )
+
+
+class DoubleConv(nn.Sequential):
+    """Twice 3x3 convolution, norm, ReLU: [B, C, H, W] -> [B, D, H, W], or 4 pixels smaller without padding."""
+
+    def __init__(self, channels: int, width: int, *, norm: str, bias: bool, pad: int) -> None:
+        parts: list[nn.Module] = []
+        for c in (channels, width):
+            parts += [nn.Conv2d(c, width, 3, padding=pad, bias=bias), _norm(norm, width), nn.ReLU(inplace=True)]
+        super().__init__(*parts)
+
+
+class Up(nn.Module):
+    """Twice the size at half the width, the skip beside it, then two convolutions."""
+
+    def __init__(self, width: int, skip: int, *, up: str, norm: str, bias: bool, pad: int) -> None:
+        super().__init__()
+        if up == "transposed":
+            self.up: nn.Module = nn.ConvTranspose2d(width, skip, 2, stride=2)
+        else:  # the paper's 2x2 "up-convolution": enlarge, then convolve to half the width
+            self.up = nn.Sequential(
+                nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False), nn.Conv2d(width, skip, 1, bias=bias)
+            )
+        self.conv = DoubleConv(2 * skip, skip, norm=norm, bias=bias, pad=pad)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = self.up(x)  # [B, D/2, 2h, 2w]
+        dy, dx = skip.shape[2] - x.shape[2], skip.shape[3] - x.shape[3]
+        skip = skip[:, :, dy // 2 : dy // 2 + x.shape[2], dx // 2 : dx // 2 + x.shape[3]]  # crops only without padding
+        return self.conv(torch.cat([skip, x], dim=1))
+
+
+class UNet(nn.Module):
+    """`width` channels at full size, doubled at each of `depth` halvings.
+
+    net(images [B, C, H, W]) -> Dense with logits [B, K, H, W]; any H, W from `min_size` up, padded inside and cut again.
+    """
+
+    min_size = 8
+
+    def __init__(self, *, classes: int, channels: int, width: int, depth: int, norm: Norm, up: str, padding: str,
+                 bias: bool, dropout: float) -> None:  # fmt: skip
+        super().__init__()
+        widths = [width * 2**i for i in range(depth + 1)]
+        settings: dict[str, Any] = {"norm": norm, "bias": bias, "pad": 1 if padding == "same" else 0}
+        self.stride, self.margin = 2**depth, 0 if padding == "same" else _valid_margin(depth)
+        self.stem = DoubleConv(channels, width, **settings)
+        self.down = nn.ModuleList(DoubleConv(a, b, **settings) for a, b in zip(widths, widths[1:]))
+        self.up = nn.ModuleList(Up(b, a, up=up, **settings) for a, b in reversed(list(zip(widths, widths[1:]))))
+        self.drop = nn.Dropout(dropout)
+        self.head = nn.Conv2d(width, classes, 1)
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
+        height, width = images.shape[-2:]
+        x = self.stem(self._pad(images))
+        skips = [x]
+        for i, block in enumerate(self.down):
+            x = block(F.max_pool2d(x, 2))
+            if i >= len(self.down) - 2:  # the paper's dropout stands at the end of the contracting path
+                x = self.drop(x)
+            skips.append(x)
+        x = skips.pop()
+        for up in self.up:
+            x = up(x, skips.pop())
+        logits = self.head(x)[:, :, :height, :width]  # [B, K, H, W]
+        return Dense(logits, frames or (Frame.whole(height, width),) * len(images))
+
+    def _pad(self, images: Tensor) -> Tensor:
+        """Mirrors the borders: up to a multiple of the stride, and by the margin that unpadded convolutions eat."""
+        height, width = images.shape[-2:]
+        if self.margin == 0:
+            return mirror(images, (0, -height % self.stride, 0, -width % self.stride))
+        extra = [_valid_size(n, self.stride) - n - 2 * self.margin for n in (height, width)]
+        m = self.margin
+        return mirror(images, (m, m + extra[0], m, m + extra[1]))
+
+
+def mirror(images: Tensor, pads: tuple[int, int, int, int]) -> Tensor:
+    """Pads [B, C, H, W] by (top, bottom, left, right) pixels, mirrored as often as the size asks for."""
+    top, bottom, left, right = pads
+    if not any(pads):
+        return images
+    rows = _mirrored(images.shape[2], top, bottom, images.device)
+    columns = _mirrored(images.shape[3], left, right, images.device)
+    return images[:, :, rows][:, :, :, columns]
+
+
+def _mirrored(size: int, before: int, after: int, device: torch.device) -> Tensor:
+    """Indexes -before .. size+after-1 folded back at both borders (the border pixel is not repeated)."""
+    index = torch.arange(-before, size + after, device=device)
+    period = max(1, 2 * (size - 1))
+    index = index.remainder(period)
+    return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
+
+
+def _valid_margin(depth: int) -> int:
+    """Pixels that unpadded convolutions take from each side of the image: 92 for the paper's depth of 4."""
+    return 2 * sum(2**i for i in range(depth)) * 2 + 2 * 2**depth
+
+
+def _valid_size(size: int, stride: int) -> int:
+    """The least input, at least `size` and its margins, on which every pooling halves an even number."""
+    depth = stride.bit_length() - 1
+    bottom = 1
+    while True:
+        n = bottom  # size at the bottom, before its convolutions
+        for _ in range(depth):
+            n = (n) * 2 + 4
+        out = bottom - 4
+        for _ in range(depth):
+            out = out * 2 - 4
+        if out >= size and n >= size:
+            return n
+        bottom += 1
+
+
+def _initialise(module: nn.Module) -> None:
+    """The paper's: normal with variance 2 / fan-in (He et al. 2015, 1502.01852), biases zero."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def build(*, classes: int, channels: int = 3, width: int = 64, depth: int = 4, norm: str = "batch", up: str = "transposed",
+          padding: str = "same", bias: bool = True, dropout: float = 0.0) -> UNet:  # fmt: skip
+    """U-Net with numbers.
+
+    channels  of the input               width    channels at full size        depth  halvings (1 to 6)
+    norm      batch, group, instance or none      up       transposed or bilinear
+    padding   same, or valid: the 2015 paper's, with mirrored borders     bias   in convolutions before a norm
+    dropout   after the two deepest blocks
+    """
+    for name, value, allowed in (("norm", norm, ("batch", "group", "instance", "none")), ("up", up, ("transposed", "bilinear")),
+                                 ("padding", padding, ("same", "valid")), ("depth", depth, (1, 2, 3, 4, 5, 6))):  # fmt: skip
+        if value not in allowed:
+            raise ConfigError(f"U-Net: {name} is {value!r}; it can be {', '.join(map(str, allowed))}.")
+    if width < 1 or channels < 1 or not 0 <= dropout < 1:
+        raise ConfigError(f"U-Net: width {width} and channels {channels} must be at least 1, dropout {dropout} in [0, 1).")
+    return UNet(classes=classes, channels=channels, width=width, depth=depth, norm=norm, up=up, padding=padding, bias=bias,
+                dropout=dropout)  # type: ignore[arg-type]  # fmt: skip
