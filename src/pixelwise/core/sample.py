@@ -1,0 +1,154 @@
+"""One image with its truth (`Sample`), several stacked (`Batch`), and how stored pixels become the net's input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pixelwise.core.outputs import Frame
+from pixelwise.core.segments import COLUMNS, NOTHING, UNKNOWN, Segments
+from pixelwise.errors import ModelFileError, nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image and what is known of it.
+
+    image     [C, H, W] uint8 or uint16, as stored; best as a view of H x W x C memory, which OpenCV wants
+    truth     Segments at the image's size, or None where there is none
+    name      its path below the images' folder, without the ending
+    complete  whether unlabelled pixels are known to be background (else box and tag rows leave them unknown)
+    """
+
+    image: Tensor
+    truth: Segments | None
+    name: str
+    complete: bool = True
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return int(self.image.shape[1]), int(self.image.shape[2])
+
+
+def image_tensor(pixels: np.ndarray) -> Tensor:
+    """[H, W] or [H, W, C] array -> [C, H, W] tensor on the same memory."""
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What is done to stored pixels before the net sees them; part of the model file.
+
+    channels  how many; `order` their names, e.g. "RGB", "L", or "" for more than four
+    range     the stored value that becomes 1.0 (255 for 8 bit, 65535 for 16 bit)
+    mean, std per channel, in units of that range: x = (stored / range - mean) / std
+    """
+
+    channels: int = 3
+    order: str = "RGB"
+    range: float = 255.0
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = tuple(float(v) for v in getattr(self, name))
+            object.__setattr__(self, name, values)
+            if len(values) != self.channels:
+                raise ModelFileError(f"preprocessing: {self.channels} channels but {len(values)} values of {name}.")
+        if min(self.std) <= 0 or self.range <= 0:
+            raise ModelFileError(f"preprocessing: std {self.std} and range {self.range} must be above 0.")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] as stored -> float32, on the same device and in the same memory format."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * self.range
+        scale = 1.0 / (torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * self.range)
+        images = images.to(torch.int32).float() if images.dtype == torch.uint16 else images.float()
+        return (images - mean) * scale
+
+    def to_dict(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Preprocessing:
+        known = {"channels", "order", "range", "mean", "std"}
+        for key in data:
+            if key not in known:
+                raise ModelFileError(f"preprocessing has no field '{key}'; {nearest(key, known)}")
+        return cls(**data)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples of one padded size.
+
+    images  [B, C, H, W] as stored (normalised on the device), channels-last memory
+    ids     [B, L, H, W] in the smallest integer; padding is UNKNOWN; None without truth
+    tables  per image the columns of its Segments
+    frames  per image how it lies in the padded tensor
+    """
+
+    images: Tensor
+    ids: Tensor | None
+    tables: tuple[Mapping[str, Tensor | None], ...]
+    frames: tuple[Frame, ...]
+    names: tuple[str, ...]
+    complete: tuple[bool, ...] = field(default=())
+
+    @property
+    def truths(self) -> tuple[Segments, ...]:
+        """The truth of each image at the padded size: views of `ids`."""
+        if self.ids is None:
+            return ()
+        return tuple(Segments(ids, **table) for ids, table in zip(self.ids, self.tables))  # type: ignore[arg-type]
+
+    def to(self, device: Any) -> Batch:
+        """The same on another device; pinned memory is copied without waiting."""
+
+        def move(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t.to(device, non_blocking=True)
+
+        tables = tuple({k: move(v) for k, v in table.items()} for table in self.tables)
+        return replace(self, images=self.images.to(device, non_blocking=True), ids=move(self.ids), tables=tables)
+
+    def pin_memory(self) -> Batch:
+        ids = None if self.ids is None else self.ids.pin_memory()
+        return replace(self, images=self.images.pin_memory(), ids=ids)
+
+
+def collate(samples: Sequence[Sample], *, size: tuple[int, int] | None = None) -> Batch:
+    """Stacks samples; smaller ones are padded at the right and below (images with their border's colour, ids UNKNOWN)."""
+    height = max(s.size[0] for s in samples) if size is None else size[0]
+    width = max(s.size[1] for s in samples) if size is None else size[1]
+    images = torch.stack([_pad_image(s.image, height, width) for s in samples])
+    frames = tuple(Frame(s.size, (height, width), (0, 0, *s.size)) for s in samples)
+    truths = [s.truth for s in samples]
+    ids, tables = None, []
+    if all(t is not None for t in truths):
+        layers = max(len(t.ids) for t in truths if t is not None)
+        widest = max((t.ids.dtype for t in truths if t is not None), key=lambda d: d.itemsize)
+        ids = torch.full((len(samples), layers, height, width), NOTHING, dtype=widest)
+        for i, truth in enumerate(truths):
+            assert truth is not None
+            h, w = truth.size
+            ids[i, 0, h:] = UNKNOWN
+            ids[i, 0, :, w:] = UNKNOWN
+            ids[i, : len(truth.ids), :h, :w] = truth.ids
+            tables.append({name: getattr(truth, name) for name in COLUMNS})
+    return Batch(images.contiguous(memory_format=torch.channels_last), ids, tuple(tables), frames,
+                 tuple(s.name for s in samples), tuple(s.complete for s in samples))  # fmt: skip
+
+
+def _pad_image(image: Tensor, height: int, width: int) -> Tensor:
+    h, w = image.shape[1:]
+    if (h, w) == (height, width):
+        return image
+    wide = image.to(torch.int32).float()[None]  # replicate padding knows floats only; 16 bits fit exactly
+    return F.pad(wide, (0, width - w, 0, height - h), mode="replicate")[0].to(torch.int32).to(image.dtype)

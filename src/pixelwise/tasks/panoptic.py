@@ -1,0 +1,110 @@
+"""Panoptic segmentation (Kirillov et al. 2018, 1801.00868): every pixel a class, every thing an instance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from pixelwise.core.classes import Classes
+from pixelwise.core.outputs import Candidates, Output
+from pixelwise.core.segments import UNKNOWN, Segments, smallest_int
+from pixelwise.metrics.panoptic import PanopticQuality
+
+
+@dataclass(frozen=True)
+class Panoptic:
+    """Reads `candidates`, joins them by the rule they bring; stuff of a class is one segment.
+
+    min_area  things below it, in pixels, are not answered
+    """
+
+    classes: Classes
+    min_area: int = 0
+    name: ClassVar[str] = "panoptic"
+    primary: ClassVar[str] = "pq"
+
+    def view(self, truth: Segments) -> Segments:
+        """Things row by row, one row per stuff class, no overlaps (the lower layer wins)."""
+        thing = torch.from_numpy(self.classes.is_thing).to(truth.labels.device)
+        labels = truth.labels
+        merged = torch.arange(len(truth), device=labels.device)
+        for k in torch.unique(labels[~thing[labels]]).tolist():
+            rows = (labels == k).nonzero()[:, 0]
+            merged[rows] = rows[0]
+        lookup = torch.cat([merged, merged.new_tensor([-2, -1])]).to(smallest_int(len(truth)))
+        columns = {n: getattr(truth, n) for n in ("labels", "scores", "crowd", "keys", "kind")}
+        joined = Segments(lookup[truth.row_map().long()], **columns)
+        return joined.keep((merged == torch.arange(len(truth), device=labels.device)).nonzero()[:, 0])
+
+    def decode(self, output: Output, i: int) -> Segments:
+        found = output.candidates(i)
+        k = len(self.classes)
+        label = found.scores.argmax(1) if len(found.scores) else np.zeros(0, np.int64)
+        score = found.scores.max(1) if len(found.scores) else np.zeros(0, np.float32)
+        owner = RULES[found.merge.rule](found, label, score)  # [H, W] candidate or -1
+        owner = np.where((owner >= 0) & np.append(label >= k, False)[owner], -1, owner)  # the channel "nothing"
+        return self._segments(owner, label, score, found)
+
+    def _segments(self, owner: np.ndarray, label: np.ndarray, score: np.ndarray, found: Candidates) -> Segments:
+        """Joins stuff of a class, drops what is too small, numbers the rest."""
+        thing = np.append(self.classes.is_thing, False)
+        merged = np.arange(len(label))
+        for k in np.unique(label):
+            if not thing[min(k, len(thing) - 1)]:
+                merged[label == k] = np.flatnonzero(label == k)[0]
+        owner = np.append(merged, -1)[owner]
+        areas = np.bincount(owner[owner >= 0], minlength=len(label))
+        least = np.where(thing[np.minimum(label, len(thing) - 1)], max(1, self.min_area), max(1, found.merge.stuff_area))
+        rows = np.flatnonzero(areas >= least)
+        lookup = np.full(len(label) + 1, UNKNOWN, np.int32)
+        lookup[rows] = np.arange(len(rows))
+        ids = torch.from_numpy(lookup[owner]).to(smallest_int(len(rows)))
+        return Segments(ids, label[rows], scores=score[rows])
+
+    def metric(self) -> PanopticQuality:
+        return PanopticQuality(self.classes)
+
+
+def _partition(found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarray:
+    owner = np.full(found.size, -1, np.int32)
+    for q, ((x0, y0, x1, y1), crop) in enumerate(zip(found.boxes.tolist(), found.crops)):
+        owner[y0:y1, x0:x1][crop if crop.dtype == bool else crop > 0.5] = q
+    return owner
+
+
+def _paint(found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarray:
+    owner = np.full(found.size, -1, np.int32)
+    for q in np.argsort(-score, kind="stable"):
+        if score[q] < found.merge.score:
+            break
+        x0, y0, x1, y1 = found.boxes[q]
+        crop = found.crops[q] if found.crops[q].dtype == bool else found.crops[q] > 0.5
+        free = crop & (owner[y0:y1, x0:x1] < 0)
+        if crop.any() and free.sum() >= found.merge.overlap * crop.sum():
+            owner[y0:y1, x0:x1][free] = q
+    return owner
+
+
+def _argmax(found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarray:
+    owner, best = np.full(found.size, -1, np.int32), np.zeros(found.size, np.float32)
+    sure = np.flatnonzero(score > found.merge.score)
+    for q in sure:
+        x0, y0, x1, y1 = found.boxes[q]
+        value = score[q] * found.crops[q]
+        wins = value > best[y0:y1, x0:x1]
+        best[y0:y1, x0:x1][wins] = value[wins]
+        owner[y0:y1, x0:x1][wins] = q
+    for q in sure:  # a segment whose own mask is mostly taken by others is dropped; so is what lies outside its mask
+        x0, y0, x1, y1 = found.boxes[q]
+        window, own = owner[y0:y1, x0:x1], found.crops[q] >= 0.5
+        won = (window == q) & own
+        if own.sum() == 0 or (window == q).sum() / own.sum() < found.merge.overlap:
+            won[:] = False
+        window[(window == q) & ~won] = -1
+    return owner
+
+
+RULES = {"partition": _partition, "paint": _paint, "argmax": _argmax}
