@@ -1,0 +1,183 @@
+"""Losses that add up pixels: cross-entropy, focal, OHEM and top-k cross-entropy.
+
+Shapes: B batch, K classes, H W full size, P = B*H*W pixels. All take raw logits and return a scalar, computed in
+float32 (float64 for float64 logits). Pixels of `ignore_index` (void) reach neither value nor gradient, and a batch
+that is all void gives 0 with zero gradient. All raise what `arguments.prepare` raises: ConfigError for shapes, dtypes
+and options that cannot be, DataError for an id that is neither a class nor void. `check=False` skips the look at the
+ids, which on a GPU waits for the GPU.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pixelwise.losses.arguments import ClassWeight, Pixels, class_weight, number, prepare, ratio, whole
+
+
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = 255,
+    weight: ClassWeight = None,
+    label_smoothing: float = 0.0,
+    check: bool = True,
+) -> Tensor:
+    """Mean of -log p_t over valid pixels, equal to `torch.nn.functional.cross_entropy` wherever that is not NaN.
+
+    Args:
+        logits: [B, K, H, W] floating point.
+        target: [B, H, W] integer ids in 0..K-1, or `ignore_index`.
+        weight: [K] weights of classes; the sum is divided by the sum of the weights of the valid pixels, as torch does,
+            so a common factor in the weights changes nothing.
+        label_smoothing: in 0..1; the truth becomes (1 - s) one-hot + s / K, weighted as torch weights it.
+
+    >>> round(cross_entropy(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long)).item(), 4)
+    1.3863
+    """
+    label_smoothing = number("label_smoothing", label_smoothing, low=0.0, high=1.0)
+    pixels = prepare(logits, target, ignore_index, check)
+    weights = class_weight(weight, pixels)
+    losses = F.cross_entropy(
+        pixels.logits, pixels.ids, weight=weights, reduction="none", label_smoothing=label_smoothing
+    )  # [B, H, W]
+    return ratio(_total(losses, pixels), _weight_total(weights, pixels))
+
+
+def focal(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    gamma: float = 2.0,
+    alpha: ClassWeight | float = None,
+    ignore_index: int = 255,
+    weight: ClassWeight = None,
+    check: bool = True,
+) -> Tensor:
+    """Focal loss: Lin, Goyal, Girshick, He, Dollar 2017, arXiv 1708.02002, in its softmax form.
+
+    Mean over valid pixels of alpha_t (1 - p_t)^gamma (-log p_t). p_t is the plain softmax probability of the true
+    class: alpha and weight are multiplied afterwards and never bend it. gamma = 0 is cross-entropy.
+
+    Args:
+        logits: [B, K, H, W] floating point.
+        target: [B, H, W] integer ids in 0..K-1, or `ignore_index`.
+        gamma: at least 0; how strongly pixels that are already right are held back.
+        alpha: [K] factors by true class, or one factor for all. They scale the loss: the mean stays over pixels.
+        weight: [K] as for `cross_entropy`: the sum is divided by the weights of the valid pixels, so that only their
+            proportions matter.
+    """
+    gamma = number("gamma", gamma, low=0.0)
+    pixels = prepare(logits, target, ignore_index, check)
+    factors = _alpha(alpha, pixels)
+    weights = class_weight(weight, pixels)
+    log_p = _true_log_prob(pixels)
+    # 1 - p without cancellation. Below the floor the slope of a power under 1 would be infinite; there it is cut to 0.
+    wrong = -torch.expm1(log_p)
+    losses = wrong.clamp_min(torch.finfo(wrong.dtype).tiny).pow(gamma) * -log_p
+    for scale in (factors, weights):
+        if scale is not None:
+            losses = losses * scale[pixels.ids]
+    return ratio(_total(losses, pixels), _weight_total(weights, pixels))
+
+
+def ohem_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    threshold: float = 0.7,
+    min_kept: int = 100_000,
+    ignore_index: int = 255,
+    weight: ClassWeight = None,
+    check: bool = True,
+) -> Tensor:
+    """Cross-entropy on hard pixels only: Shrivastava, Gupta, Girshick 2016, arXiv 1604.03540, in HRNet's pixel form.
+
+    With the p_t of the batch's N valid pixels sorted upwards from 0, the threshold is raised to the one at place
+    min(min_kept, N - 1); the mean is over the pixels strictly below it. So about `min_kept` pixels always count, more
+    where more are hard. Pixels tied with a raised threshold drop out; where that leaves none (a single easy pixel),
+    the value is 0, where HRNet's code gives NaN.
+
+    Args:
+        logits: [B, K, H, W] floating point.
+        target: [B, H, W] integer ids in 0..K-1, or `ignore_index`.
+        threshold: p_t in 0..1 below which a pixel is hard.
+        min_kept: pixels of the whole batch, at least 0.
+        weight: [K]; scales each pixel's loss after the choice. The mean is over kept pixels, not over weights.
+    """
+    threshold = number("threshold", threshold, low=0.0, high=1.0)
+    min_kept = whole("min_kept", min_kept)
+    pixels = prepare(logits, target, ignore_index, check)
+    losses = F.cross_entropy(pixels.logits, pixels.ids, weight=class_weight(weight, pixels), reduction="none")
+    with torch.no_grad():
+        easy = torch.where(pixels.valid, _true_log_prob(pixels).exp(), 2.0).flatten()  # [P]; void sorts last
+        kept = easy < _raised(threshold, min_kept, easy, pixels.valid.sum())
+        kept &= pixels.valid.flatten()
+    return ratio(torch.where(kept, losses.flatten(), 0.0).sum(), kept.sum())
+
+
+def _raised(threshold: float, min_kept: int, easy: Tensor, count: Tensor) -> Tensor:
+    """The larger of `threshold` and the value at place min(min_kept, count - 1) of `easy` [P] sorted upwards."""
+    if easy.numel() == 0:
+        return easy.new_tensor(threshold)
+    hardest = easy.topk(min(min_kept + 1, easy.numel()), largest=False, sorted=True).values
+    place = (count - 1).clamp(0, min_kept)  # on the device: the count of valid pixels is never waited for
+    return hardest.gather(0, place.reshape(1)).clamp_min(threshold)
+
+
+def topk_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    fraction: float = 0.2,
+    ignore_index: int = 255,
+    weight: ClassWeight = None,
+    check: bool = True,
+) -> Tensor:
+    """Mean cross-entropy of the hardest share of the valid pixels: Wu, Shen, van den Hengel 2016, arXiv 1605.06885.
+
+    k = floor(fraction * valid pixels of the batch), at least 1, and the mean is over those k. DeepLab's code takes its
+    share of *all* pixels and divides by it, so void dilutes the loss there: with fraction 1 and half the batch void it
+    is half of cross-entropy. Here fraction 1 is cross-entropy, and without void the two agree.
+
+    Args:
+        logits: [B, K, H, W] floating point.
+        target: [B, H, W] integer ids in 0..K-1, or `ignore_index`.
+        fraction: share of valid pixels kept, in 0..1.
+        weight: [K]; scales each pixel's loss before the choice. The mean is over kept pixels, not over weights.
+    """
+    fraction = number("fraction", fraction, low=0.0, high=1.0)
+    pixels = prepare(logits, target, ignore_index, check)
+    losses = F.cross_entropy(pixels.logits, pixels.ids, weight=class_weight(weight, pixels), reduction="none")
+    # Void sorts last at -1. The most that can be kept is known here, how many are is known to the device only.
+    ranked = torch.where(pixels.valid, losses, -1.0).flatten()
+    most = min(int(fraction * ranked.numel()) + 1, ranked.numel())
+    ranked = ranked.topk(most, sorted=True).values
+    count = pixels.valid.sum()
+    keep = torch.minimum((fraction * count.to(ranked.dtype)).floor().clamp_min(1.0), count.to(ranked.dtype))
+    kept = torch.arange(most, device=ranked.device) < keep
+    return ratio(torch.where(kept, ranked, 0.0).sum(), kept.sum())
+
+
+def _true_log_prob(pixels: Pixels) -> Tensor:
+    """log p_t [B, H, W], at most 0."""
+    return pixels.logits.log_softmax(1).gather(1, pixels.ids.unsqueeze(1)).squeeze(1)
+
+
+def _alpha(alpha: ClassWeight | float, pixels: Pixels) -> Tensor | None:
+    if isinstance(alpha, int | float):
+        return pixels.logits.new_full((pixels.classes,), number("alpha", alpha, low=0.0))
+    return class_weight(alpha, pixels, "alpha")
+
+
+def _total(losses: Tensor, pixels: Pixels) -> Tensor:
+    return torch.where(pixels.valid, losses, 0.0).sum()
+
+
+def _weight_total(weights: Tensor | None, pixels: Pixels) -> Tensor:
+    """The sum of the weights of the valid pixels, or their number."""
+    if weights is None:
+        return pixels.valid.sum()
+    return torch.where(pixels.valid, weights[pixels.ids], 0.0).sum()
