@@ -1,0 +1,71 @@
+"""A file is written whole or not at all: beside its place first, then renamed, so that nobody ever reads half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pixelwise.errors import OutputError, PixelwiseError
+
+REMEDIES = {
+    errno.ENOSPC: "The disk is full: make room or choose another place.",
+    errno.EDQUOT: "Your quota is used up: make room or choose another place.",
+    errno.EFBIG: "The file is larger than is allowed here: choose another place.",
+    errno.EACCES: "There is no permission to write there: choose another place or change the folder's permissions.",
+    errno.EPERM: "There is no permission to write there: choose another place or change the folder's permissions.",
+    errno.EROFS: "That disk is read-only: choose another place.",
+    errno.ENOTDIR: "A file stands where a folder is needed: choose another place.",
+    errno.EEXIST: "A file stands where a folder is needed: choose another place.",
+    errno.EISDIR: "A folder stands where the file is to go: choose another name.",
+    errno.ENAMETOOLONG: "The name is too long for this file system: choose a shorter one.",
+}
+
+
+def output_error(path: str | Path, error: OSError) -> OutputError:
+    """The OutputError for a failed write: the file, the system's reason and what to do."""
+    reason = error.strerror or str(error) or type(error).__name__
+    remedy = REMEDIES.get(error.errno or 0, "Choose another place to write to.")
+    return OutputError(f"{path} cannot be written: {reason}. {remedy}")
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path` with the same ending; at the end it takes the name `path`.
+
+    Missing folders are made. If the block raises, `path` is left as it was and the temporary file removed.
+    Raises OutputError when the system refuses (disk full, no permission), with what to do.
+
+    >>> with atomic("out/scores.json") as part:
+    ...     part.write_text("{}")
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.stem[:100]}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        _flush(part)
+        os.replace(part, path)
+        _flush(path.parent)
+    except PixelwiseError:
+        raise
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        with suppress(OSError):  # gone after the rename; else a leftover that must not hide the first error
+            part.unlink()
+
+
+def _flush(path: Path) -> None:
+    """Waits until the file (or the folder's list of names) is on the disk, so that a power cut leaves old or new."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems know no fsync for folders
+            raise
+    finally:
+        os.close(handle)
