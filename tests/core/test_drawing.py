@@ -1,0 +1,171 @@
+"""Drawing: what each pixel becomes, at any depth, size and number of channels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pixelwise.core import drawing
+from pixelwise.core.classes import Classes
+from pixelwise.core.segments import NOTHING, UNKNOWN, Segments
+from pixelwise.errors import DataError
+
+CLASSES = Classes(names=("road", "car"), things=("car",), colours=((200, 30, 30), (40, 120, 220)))
+
+
+def streets(height: int = 40, width: int = 60) -> Segments:
+    """Road below, two touching cars, nothing above, an unknown row at the bottom."""
+    ids = np.full((height, width), NOTHING, np.int16)
+    ids[height // 2 :] = 0
+    ids[height // 2 - 5 : height // 2 + 5, 10:20] = 1
+    ids[height // 2 - 5 : height // 2 + 5, 20:30] = 2
+    ids[-1] = UNKNOWN
+    return Segments(torch.from_numpy(ids), torch.tensor([0, 1, 1]))
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (8, 9, 1), (8, 9, 2), (8, 9, 3), (8, 9, 4), (8, 9, 7), (1, 1, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_displayable_makes_every_image_rgb(shape: tuple[int, ...], dtype: type) -> None:
+    image = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+    shown = drawing.displayable(image)
+    assert shown.shape == (*shape[:2], 3)
+    assert shown.dtype == np.uint8
+    if len(shape) == 3:
+        as_tensor = torch.from_numpy(image).permute(2, 0, 1)
+        np.testing.assert_array_equal(drawing.displayable(as_tensor), shown)
+
+
+def test_eight_bit_rgb_stays_and_sixteen_bit_is_stretched() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
+    np.testing.assert_array_equal(drawing.displayable(rgb), rgb)
+    ramp = np.linspace(1000, 3000, 4000).reshape(40, 100).astype(np.uint16)
+    shown = drawing.displayable(ramp)
+    assert shown.min() == 0
+    assert shown.max() == 255
+    assert (np.diff(shown[:, 50, 0].astype(int)) > 0).all()
+
+
+def test_stretch_survives_flat_and_infinite_images() -> None:
+    assert (drawing.displayable(np.full((5, 5), 7, np.uint16)) == 0).all()
+    image = np.array([[0.0, 1.0], [np.nan, np.inf]], np.float32)
+    shown = drawing.displayable(image)[:, :, 0]
+    assert shown[0, 1] == 255
+    assert shown[1, 0] == 0
+    assert (drawing.displayable(np.full((3, 3), np.nan, np.float32)) == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 4, 3), (2, 3, 4, 5)])
+def test_displayable_refuses_what_is_no_image(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="must be"):
+        drawing.displayable(np.zeros(shape, np.uint8))
+
+
+def test_colour_map_has_the_palette_and_tells_instances_apart() -> None:
+    drawn = drawing.colour_map(streets(), CLASSES)
+    assert tuple(drawn[30, 50]) == CLASSES.colours[0]
+    assert tuple(drawn[0, 0]) == drawing.NOTHING_COLOUR
+    assert tuple(drawn[-1, 0]) == drawing.UNKNOWN_COLOUR
+    first, second = drawn[20, 15].astype(int), drawn[20, 25].astype(int)
+    assert tuple(first) == CLASSES.colours[1]
+    assert np.abs(first - second).sum() > 40
+
+
+def test_every_pair_of_touching_objects_differs_on_a_dense_grid() -> None:
+    ids = torch.arange(100, dtype=torch.int16).reshape(10, 10).repeat_interleave(8, 0).repeat_interleave(8, 1)
+    segments = Segments(ids, torch.ones(100, dtype=torch.int64))
+    colours = drawing.instance_colours(segments, CLASSES).astype(int).reshape(10, 10, 3)
+    assert (np.abs(np.diff(colours, axis=0)).sum(2) > 20).all()
+    assert (np.abs(np.diff(colours, axis=1)).sum(2) > 20).all()
+
+
+def test_overlapping_objects_differ_and_hidden_borders_show() -> None:
+    masks = np.zeros((2, 30, 30), bool)
+    masks[0, 5:25, 5:25] = True
+    masks[1, 10:20, 10:20] = True
+    segments = Segments.from_masks(masks, [1, 1])
+    colours = drawing.instance_colours(segments, CLASSES)
+    assert (colours[0] != colours[1]).any()
+    with_lines = drawing.overlay(np.zeros((30, 30, 3), np.uint8), segments, CLASSES)
+    without = drawing.overlay(np.zeros((30, 30, 3), np.uint8), segments, CLASSES, outlines=False)
+    assert (with_lines[10, 12] != without[10, 12]).any()
+
+
+def test_overlay_blends_by_alpha_and_leaves_nothing_alone() -> None:
+    image = np.full((40, 60, 3), 100, np.uint8)
+    drawn = drawing.overlay(image, streets(), CLASSES, alpha=0.25, outlines=False)
+    expected = 0.75 * 100 + 0.25 * np.array(CLASSES.colours[0])
+    np.testing.assert_allclose(drawn[30, 50], expected, atol=1)
+    assert (drawn[0, 0] == 100).all()
+    np.testing.assert_array_equal(image, 100)
+
+
+@pytest.mark.parametrize(("width", "thick"), [(300, 1), (4000, 4)])
+def test_outlines_grow_with_the_image(width: int, thick: int) -> None:
+    assert drawing.line_width(width // 2, width) == thick
+    ids = torch.zeros(1, 32, width, dtype=torch.int8)
+    ids[:, :, width // 2 :] = 1
+    segments = Segments(ids, torch.tensor([0, 1]))
+    image = np.zeros((32, width, 3), np.uint8)
+    line = drawing.overlay(image, segments, CLASSES) != drawing.overlay(image, segments, CLASSES, outlines=False)
+    assert line.any(2)[16].sum() == 2 * thick
+
+
+def test_error_overlay_names_every_kind_of_error() -> None:
+    truth, ids = streets(), streets().ids.clone()
+    ids[0, 0, 0] = 0  # false: nothing is there
+    ids[0, 30, 50] = NOTHING  # missed
+    ids[0, 30, 55] = UNKNOWN  # an unknown answer misses too
+    ids[0, 30, 40] = 1  # confused
+    prediction = Segments(ids, truth.labels)
+    drawn = drawing.error_overlay(np.zeros((40, 60, 3), np.uint8), prediction, truth).astype(int)
+    nearest = [drawing.FALSE, drawing.MISSED, drawing.MISSED, drawing.CONFUSED]
+    for (y, x), colour in zip([(0, 0), (30, 50), (30, 55), (30, 40)], nearest):
+        distances = [np.abs(drawn[y, x] - np.array(c)).sum() for c in (drawing.FALSE, drawing.MISSED, drawing.CONFUSED)]
+        assert (drawing.FALSE, drawing.MISSED, drawing.CONFUSED)[int(np.argmin(distances))] == colour
+    grey = np.ones((40, 60), bool)
+    grey[[0, 30, 30, 30], [0, 50, 55, 40]] = False
+    assert (drawn[grey].max(1) == drawn[grey].min(1)).all()
+
+
+def test_unknown_truth_is_never_an_error() -> None:
+    truth = Segments.empty((20, 20), fill=UNKNOWN)
+    prediction = Segments(torch.zeros(1, 20, 20, dtype=torch.int8), torch.tensor([0]))
+    drawn = drawing.error_overlay(np.full((20, 20, 3), 9, np.uint8), prediction, truth, CLASSES)
+    assert (drawn.max(2) == drawn.min(2)).all()
+
+
+def test_unmatched_objects_are_outlined_but_matched_and_crowd_are_not() -> None:
+    truth = Segments.from_masks(np.pad(np.ones((1, 10, 10), bool), ((0, 0), (5, 25), (5, 25))), [1])
+    moved = Segments(torch.roll(truth.ids, 7, 2), truth.labels)
+    blank = np.zeros((40, 40, 3), np.uint8)
+    plain = drawing.error_overlay(blank, moved, truth)
+    outlined = drawing.error_overlay(blank, moved, truth, CLASSES)
+    assert (outlined[5, 5] == drawing.MISSED).all()
+    assert (outlined[14, 21] == drawing.FALSE).all()
+    assert (outlined != plain).any()
+    np.testing.assert_array_equal(
+        drawing.error_overlay(blank, truth, truth, CLASSES), drawing.error_overlay(blank, truth, truth)
+    )
+    crowd = Segments(truth.ids, truth.labels, crowd=torch.tensor([True]))
+    shown = drawing.error_overlay(blank, Segments.empty((40, 40)), crowd, CLASSES)
+    assert not (shown[5, 5] == drawing.MISSED).all()
+
+
+def test_sizes_that_differ_are_refused_by_name() -> None:
+    with pytest.raises(DataError, match=r"\(41, 60\).*\(40, 60\)"):
+        drawing.overlay(np.zeros((41, 60, 3), np.uint8), streets(), CLASSES)
+    with pytest.raises(DataError, match="do not fit"):
+        drawing.error_overlay(np.zeros((40, 60, 3), np.uint8), Segments.empty((39, 60)), streets())
+
+
+@pytest.mark.parametrize("draw", [drawing.colour_map, lambda s, c: drawing.overlay(np.zeros((*s.size, 3)), s, c)])
+def test_empty_segments_can_be_drawn(draw) -> None:  # type: ignore[no-untyped-def]
+    assert draw(Segments.empty((6, 7)), CLASSES).shape == (6, 7, 3)
+
+
+def test_legend_shows_every_colour_and_grows_with_the_image() -> None:
+    small, large = drawing.legend(CLASSES, height=300), drawing.legend(CLASSES, height=4000)
+    assert large.shape[0] > 4 * small.shape[0]
+    for colour in CLASSES.colours:
+        assert (small == colour).all(2).any()
