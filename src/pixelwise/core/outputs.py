@@ -90,7 +90,7 @@ class Output(Protocol):
     def candidates(self, i: int) -> Candidates: ...
 
 
-def _strips(frame: Frame, window: Window | None, depth: int) -> Iterator[Window]:
+def cut_strips(frame: Frame, window: Window | None, depth: int) -> Iterator[Window]:
     """Cuts the window into strips of rows that hold at most STRIP numbers of `depth` maps."""
     top, left, height, width = window or (0, 0, *frame.original)
     rows = max(1, STRIP // max(1, depth * width))
@@ -157,7 +157,7 @@ class Dense:
     def class_map(self, i: int, window: Window | None = None) -> Tensor:
         """[H, W] int64 channel with the largest logit; under "sigmoid" K (nothing) where none exceeds 0."""
         channels, strips = self.logits.shape[1], []
-        for strip in _strips(self.frames[i], window, channels):
+        for strip in cut_strips(self.frames[i], window, channels):
             best = _read(self.logits[i], self.frames[i], strip, self.align_corners).max(0)
             nothing = best.values <= 0 if self.activation == "sigmoid" else None
             strips.append(best.indices if nothing is None else best.indices.masked_fill(nothing, channels))
@@ -165,33 +165,39 @@ class Dense:
 
     def candidates(self, i: int) -> Candidates:
         """Connected components (8-neighbours) of each channel of the class map; the score is the mean probability."""
-        channels, frame = self.logits.shape[1], self.frames[i]
-        class_map = self.class_map(i).cpu().numpy()
-        top = _winning_probs(self, i, class_map)
-        rows: list[tuple[int, float]] = []
-        boxes, crops = [], []
-        for k, where in enumerate(ndimage.find_objects(class_map.astype(np.int32) + 1, max_label=channels)):
-            if where is None:
-                continue
-            parts, count = ndimage.label(class_map[where] == k, structure=np.ones((3, 3), int))
-            means = ndimage.mean(top[where], parts, np.arange(1, count + 1))
-            for part, inner in enumerate(ndimage.find_objects(parts), 1):
-                y, x = where[0].start + inner[0].start, where[1].start + inner[1].start
-                crop = parts[inner] == part
-                boxes.append((x, y, x + crop.shape[1], y + crop.shape[0]))
-                crops.append(crop)
-                rows.append((k, float(means[part - 1])))
-        scores = np.zeros((len(rows), channels), np.float32)
-        for q, (k, score) in enumerate(rows):
-            scores[q, k] = score
-        return Candidates(scores, np.array(boxes, np.int64).reshape(-1, 4), crops, frame.original, Merge("partition"))
+        return components(self, i, self.logits.shape[1])
 
 
-def _winning_probs(dense: Dense, i: int, class_map: np.ndarray) -> np.ndarray:
+def components(output: Output, i: int, channels: int) -> Candidates:
+    """Candidates of an output that has only maps: connected components (8-neighbours) of each channel of `class_map`.
+
+    The score is the mean over the component of the largest probability.
+    """
+    class_map = output.class_map(i).cpu().numpy()
+    top = _winning_probs(output, i, class_map, channels)
+    rows: list[tuple[int, float]] = []
+    boxes, crops = [], []
+    for k, where in enumerate(ndimage.find_objects(class_map.astype(np.int32) + 1, max_label=channels)):
+        if where is None:
+            continue
+        parts, count = ndimage.label(class_map[where] == k, structure=np.ones((3, 3), int))
+        means = ndimage.mean(top[where], parts, np.arange(1, count + 1))
+        for part, inner in enumerate(ndimage.find_objects(parts), 1):
+            y, x = where[0].start + inner[0].start, where[1].start + inner[1].start
+            crop = parts[inner] == part
+            boxes.append((x, y, x + crop.shape[1], y + crop.shape[0]))
+            crops.append(crop)
+            rows.append((k, float(means[part - 1])))
+    scores = np.zeros((len(rows), channels), np.float32)
+    for q, (k, score) in enumerate(rows):
+        scores[q, k] = score
+    size = output.frames[i].original
+    return Candidates(scores, np.array(boxes, np.int64).reshape(-1, 4), crops, size, Merge("partition"))
+
+
+def _winning_probs(output: Output, i: int, class_map: np.ndarray, channels: int) -> np.ndarray:
     """[H, W] float32 probability of the channel that the class map shows, strip by strip."""
-    strips = []
-    for strip in _strips(dense.frames[i], None, dense.logits.shape[1]):
-        strips.append(dense.probs(i, strip).amax(0))
+    strips = [output.probs(i, strip).amax(0) for strip in cut_strips(output.frames[i], None, channels)]
     return torch.cat(strips).cpu().numpy().reshape(class_map.shape)
 
 
@@ -219,7 +225,7 @@ class Queries:
         """[K, H, W] in 0..1: sum over queries of class probability x mask probability, normalised over the classes."""
         known = self.classes[i].float().softmax(-1)[:, :-1]  # [Q, K]
         strips = []
-        for strip in _strips(self.frames[i], window, self.masks.shape[1]):
+        for strip in cut_strips(self.frames[i], window, self.masks.shape[1]):
             masks = _read(self.masks[i], self.frames[i], strip, self.align_corners).sigmoid()
             strips.append(torch.einsum("qk,qhw->khw", known, masks))
         total = torch.cat(strips, 1)
@@ -227,7 +233,7 @@ class Queries:
 
     def class_map(self, i: int, window: Window | None = None) -> Tensor:
         """[H, W] int64 class with the largest sum over queries of class probability x mask probability."""
-        strips = [self.probs(i, strip).argmax(0) for strip in _strips(self.frames[i], window, self.masks.shape[1])]
+        strips = [self.probs(i, strip).argmax(0) for strip in cut_strips(self.frames[i], window, self.masks.shape[1])]
         return torch.cat(strips)
 
     def candidates(self, i: int) -> Candidates:
