@@ -2,13 +2,13 @@
 
 A predicted and a true segment of one class match when their IoU exceeds 0.5 (exactly 0.5 does not); void pixels of the
 truth are taken out of the union. An unmatched prediction that lies for more than half on void, and on crowd of its own
-class, is no false positive. Crowd is neither matched nor missed; where an image has several crowd segments of one class
+class, is no false positive. Crowd is neither matched nor missed; where an image has several crowd segments of a class
 the last row counts, as in that evaluator. Several stuff segments of a class are not joined here: `Panoptic.view` and
 `Panoptic.decode` do that. A class with neither match, miss nor false alarm is NaN and left out of means.
 
 Truth UNKNOWN is that evaluator's void. Truth NOTHING is a negative: a prediction there keeps it in its union. Pixels
-without a predicted segment belong to none, whether they are NOTHING or UNKNOWN. Where segments overlap each pixel counts
-for the one in the lowest layer, so a segment that shows nowhere is not counted.
+without a predicted segment belong to none, whether they are NOTHING or UNKNOWN. Where segments overlap each pixel
+counts for the one in the lowest layer; a segment that shows nowhere is not counted, on either side.
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ import numpy as np
 
 from pixelwise.core.classes import Classes
 from pixelwise.core.segments import Segments
-from pixelwise.errors import ConfigError, DataError
-from pixelwise.metrics.histogram import MARKS, joint, same_size
-from pixelwise.metrics.overlap import divide, nan_mean
+from pixelwise.errors import ConfigError
+from pixelwise.metrics.histogram import MARKS, check_size, checked_labels, divide, nan_mean, pairs, row_codes
 
-UNIT = 2.0**53  # an IoU above one half is a whole number of 2^-53: their sum is exact in any order as an integer
+UNIT = 2.0**53  # an IoU above one half is a whole number of 2^-53: as integers they add up alike in any order
 
 
 class PanopticQuality:
-    """PQ = SQ * RQ per class and averaged. `classes` says which are things; a mere number of classes leaves that open.
+    """PQ = SQ * RQ per class, and the means. `classes` says which are things; a mere number of classes leaves that open.
 
-    Keys of compute(): pq, sq, rq (means over classes), the same with _things and _stuff (NaN where there is no such
-    class), with _per_class ([K] float64), and tp, fp, fn ([K] int64).
+    Keys of compute(): pq, sq, rq (means over classes); the same with _things and _stuff (NaN where there is no such
+    class); with _per_class ([K] float64); tp, fp, fn ([K] int64). Raises ConfigError when there is no class.
     """
 
     def __init__(self, classes: Classes | int) -> None:
-        self.num_classes = classes if isinstance(classes, int) else len(classes)
+        self.num_classes = len(classes) if isinstance(classes, Classes) else int(classes)
         if self.num_classes < 1:
             raise ConfigError(f"PanopticQuality needs at least 1 class, got {classes}.")
-        self.is_thing = None if isinstance(classes, int) else classes.is_thing
+        self.is_thing = classes.is_thing if isinstance(classes, Classes) else None
         self.tp, self.fp, self.fn = np.zeros((3, self.num_classes), np.int64)
         self.iou_units = [0] * self.num_classes
 
@@ -46,70 +45,59 @@ class PanopticQuality:
 
         Raises DataError when the sizes differ or a label is no class.
         """
-        same_size(prediction, truth)
-        p_label, t_label = (self._labels(side, what) for side, what in ((prediction, "prediction"), (truth, "truth")))
-        counts = joint(truth.row_map().int() + MARKS, len(truth) + MARKS,
-                       prediction.row_map().int() + MARKS, len(prediction) + MARKS)  # fmt: skip
-        t_area, p_area = counts.sum(1)[MARKS:], counts.sum(0)[MARKS:]
-        void, met = counts[0, MARKS:], counts[MARKS:, MARKS:]
-        crowd = truth.crowd.cpu().numpy() & (t_area > 0)
-        t, p = np.nonzero(met)
-        fits = (t_label[t] == p_label[p]) & ~crowd[t]
-        t, p = t[fits], p[fits]
-        iou = met[t, p] / (t_area[t] + p_area[p] - met[t, p] - void[p])
+        check_size(prediction, truth)
+        p_label = checked_labels(prediction, self.num_classes, "prediction")
+        t_label = checked_labels(truth, self.num_classes, "truth")
+        n, m = len(truth), len(prediction)
+        t, p, shared = pairs(row_codes(truth), n + MARKS, row_codes(prediction), m + MARKS)
+        t_area = np.bincount(t, shared, n + MARKS)[MARKS:]  # sums in float64: exact, and fit to divide
+        p_area = np.bincount(p, shared, m + MARKS)[MARKS:]
+        void = np.bincount(p[t == 0], shared[t == 0], m + MARKS)[MARKS:]
+        both = (t >= MARKS) & (p >= MARKS)
+        t, p, shared = t[both] - MARKS, p[both] - MARKS, shared[both]
+        same = t_label[t] == p_label[p]
+        t, p, shared = t[same], p[same], shared[same]
+        crowd = truth.crowd.cpu().numpy()
+        last_crowd = {t_label[row]: row for row in np.flatnonzero(crowd & (t_area > 0))}
+        excused = void + _on_crowd(t, p, shared, np.array(list(last_crowd.values()), np.int64), m)
+
+        iou = np.where(crowd[t], 0, shared / (t_area[t] + p_area[p] - shared - void[p]))
         t, p, iou = t[iou > 0.5], p[iou > 0.5], iou[iou > 0.5]
-        self._count(self.tp, t_label[t])
+        missed, alarms = (t_area > 0) & ~crowd, (p_area > 0) & ~(excused > 0.5 * p_area)
+        missed[t] = alarms[p] = False
         for label, value in zip(t_label[t].tolist(), iou.tolist()):
             self.iou_units[label] += int(value * UNIT)
-        missed = (t_area > 0) & ~crowd
-        missed[t] = False
-        self._count(self.fn, t_label[missed])
-        alarms = p_area > 0
-        alarms[p] = False
-        excused = void + _on_crowd(met, np.flatnonzero(crowd), t_label, p_label)
-        self._count(self.fp, p_label[alarms & ~(2 * excused > p_area)])
+        self.tp += np.bincount(t_label[t], minlength=self.num_classes)
+        self.fn += np.bincount(t_label[missed], minlength=self.num_classes)
+        self.fp += np.bincount(p_label[alarms], minlength=self.num_classes)
 
     def merge(self, other: PanopticQuality) -> None:
         """Adds another process's counts. Raises ConfigError when it counts other classes."""
         if self.num_classes != other.num_classes or not np.array_equal(self.is_thing, other.is_thing):
             raise ConfigError(
-                f"PanopticQuality of {self.num_classes} classes cannot take in one of {other.num_classes} or other things."
+                f"PanopticQuality of {self.num_classes} classes cannot take in one of {other.num_classes}, "
+                "or of other things."
             )
         self.tp, self.fp, self.fn = self.tp + other.tp, self.fp + other.fp, self.fn + other.fn
         self.iou_units = [a + b for a, b in zip(self.iou_units, other.iou_units)]
 
     def compute(self) -> dict[str, Any]:
-        """The scores so far; see the class for the keys. NaN where nothing was counted."""
+        """The scores so far, in 0..1; see the class for the keys. NaN where nothing was counted."""
         weight = self.tp + 0.5 * self.fp + 0.5 * self.fn
         iou = np.array([units / UNIT for units in self.iou_units])
-        rq, pq = divide(self.tp, weight), divide(iou, weight)
-        # a class without a match has SQ 0, and counts, as long as it is present
+        # a class that is present but without a match has SQ 0, and counts
         sq = np.where(weight > 0, np.nan_to_num(divide(iou, self.tp)), np.nan)
-        thing = self.is_thing
-        none = np.zeros(self.num_classes, bool)
-        groups = {"": ~none, "_things": none if thing is None else thing, "_stuff": none if thing is None else ~thing}
-        scores = {"pq": pq, "sq": sq, "rq": rq}
-        out: dict[str, Any] = {f"{k}{g}": nan_mean(v[rows]) for g, rows in groups.items() for k, v in scores.items()}
-        out |= {f"{k}_per_class": v for k, v in scores.items()}
+        scores = {"pq": divide(iou, weight), "sq": sq, "rq": divide(self.tp, weight)}
+        everything, none = np.ones(self.num_classes, bool), np.zeros(self.num_classes, bool)
+        things, stuff = (none, none) if self.is_thing is None else (self.is_thing, ~self.is_thing)
+        out: dict[str, Any] = {}
+        for suffix, rows in (("", everything), ("_things", things), ("_stuff", stuff)):
+            out |= {key + suffix: nan_mean(values[rows]) for key, values in scores.items()}
+        out |= {f"{key}_per_class": values for key, values in scores.items()}
         return out | {"tp": self.tp.copy(), "fp": self.fp.copy(), "fn": self.fn.copy()}
 
-    def _labels(self, side: Segments, what: str) -> np.ndarray:
-        labels = side.labels.cpu().numpy()
-        if len(labels) and not (0 <= labels.min() and labels.max() < self.num_classes):
-            raise DataError(
-                f"The {what} holds labels {labels.min()}..{labels.max()}; there are {self.num_classes} classes, "
-                f"0..{self.num_classes - 1}."
-            )
-        return labels
 
-    def _count(self, counts: np.ndarray, labels: np.ndarray) -> None:
-        counts += np.bincount(labels, minlength=self.num_classes)
-
-
-def _on_crowd(met: np.ndarray, crowd: np.ndarray, t_label: np.ndarray, p_label: np.ndarray) -> np.ndarray:
-    """[M] pixels of each prediction on the crowd of its class; met [N, M] pixels shared by each truth and prediction."""
-    shared = np.zeros(met.shape[1], np.int64)
-    for row in crowd:  # rising, so that the last crowd of a class stays
-        same = p_label == t_label[row]
-        shared[same] = met[row, same]
-    return shared
+def _on_crowd(t: np.ndarray, p: np.ndarray, shared: np.ndarray, crowd: np.ndarray, count: int) -> np.ndarray:
+    """[count] pixels of each prediction on these crowd rows; t, p, shared: the pairs of one class that meet."""
+    counts = np.isin(t, crowd)
+    return np.bincount(p[counts], shared[counts], count)
