@@ -1,4 +1,4 @@
-"""A file is written whole or not at all: beside its place first, then renamed, so that nobody ever reads half of one."""
+"""A file is written whole or not at all: beside its place first, then renamed, so that nobody reads half of one."""
 
 from __future__ import annotations
 

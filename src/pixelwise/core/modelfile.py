@@ -121,7 +121,7 @@ def _plain_tensors(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
         if not isinstance(value, Tensor) or value.is_sparse:
             raise ModelFileError(f"'{name}' is {type(value).__name__}; a model file holds dense tensors only.")
         if value.is_meta:
-            raise ModelFileError(f"'{name}' has no values (it is on the meta device): load or initialise the net first.")
+            raise ModelFileError(f"'{name}' has no values (it is on the meta device): initialise the net first.")
         same = (value.data_ptr(), value.device, tuple(value.shape), value.stride(), value.dtype)
         if value.numel() and same in seen:
             shared[name] = seen[same]
@@ -146,7 +146,7 @@ def _read_meta(path: Path) -> tuple[ModelCard, dict[str, str]]:
         names = [n for n in header if n != "__metadata__"]
         raise ModelFileError(
             f"{path} is a safetensors file of another package: the mark 'pixelwise' is missing from its header "
-            f"({len(names)} tensors: {_some(names)}). Only files that Pixelwise's training wrote can be opened as a model."
+            f"({len(names)} tensors: {_some(names)}). Only files that Pixelwise wrote can be opened as a model."
         )
     mark = meta["pixelwise"]
     if not mark.isdecimal() or int(mark) < 1:

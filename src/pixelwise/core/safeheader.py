@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read with a diagnosis: what a file is that is not whole, or not safetensors at all.
+"""The header of a safetensors file, read with a diagnosis: what a file is that is cut, or no safetensors at all.
 
 Layout: 8 bytes length n of the header (little endian), n bytes JSON {name: {dtype, shape, data_offsets}}, then the data.
 """
@@ -18,8 +18,8 @@ PICKLES = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6))
 def read_header(path: Path) -> dict[str, Any]:
     """The header's JSON, checked against the file's length.
 
-    Raises ModelFileError when the path is missing, a folder or unreadable, when the file is a pickle or of another kind,
-    is cut short, or has a header that is no JSON.
+    Raises ModelFileError when the path is missing, a folder or unreadable, when the file is a pickle or of another
+    kind, is cut short, or has a header that is no JSON.
     """
     size = _size(path)
     try:
@@ -53,8 +53,8 @@ def _diagnose(path: Path, start: bytes, size: int, length: int) -> str:
         return f"{path} is empty (0 bytes), not a model file: copy it again from its source."
     if start.startswith(PICKLES):
         return (
-            f"{path} is a pickle (as torch.save writes), whatever its name says. Pixelwise opens none, because a pickle "
-            "runs code when it is opened: use a model file that Pixelwise wrote."
+            f"{path} is a pickle (as torch.save writes), whatever its name says. Pixelwise opens none, because a "
+            "pickle runs code when it is opened: use a model file that Pixelwise wrote."
         )
     if start[8:9] == b"{" or size < 8:
         return f"{path} is cut short: its header alone needs {length} bytes, the file has {size}. Copy it again."
@@ -69,12 +69,13 @@ def _check(path: Path, text: bytes, data_size: int) -> dict[str, Any]:
         meta = header.get("__metadata__", {})
         sound = all(isinstance(e, int) for e in ends) and all(isinstance(v, str) for v in meta.values())
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ModelFileError(f"{path}: its header is not readable ({type(error).__name__}: {error}). {edited}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ModelFileError(f"{path}: its header is not readable ({reason}). {edited}") from error
     if not sound:
         raise ModelFileError(f"{path}: its header is not that of a safetensors file. {edited}")
     need = max(ends, default=0)
     if data_size < need:
-        raise ModelFileError(f"{path} is cut short: {need} bytes of weights expected, {data_size} found. Copy it again.")
+        raise ModelFileError(f"{path} is cut short: {data_size} of {need} bytes of weights are there. Copy it again.")
     if data_size > need:
         raise ModelFileError(f"{path} has {data_size - need} bytes more than its header says. {edited}")
     return header

@@ -1,0 +1,160 @@
+"""Scores a net on a split: every image once, at its original size, counts pooled; exact in any number of processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixelwise.core.outputs import Output
+from pixelwise.core.sample import Preprocessing, Sample
+from pixelwise.core.segments import UNKNOWN, Segments
+from pixelwise.core.types import Metric, Task
+from pixelwise.errors import ConfigError, DataError
+from pixelwise.prediction.ahead import ahead
+from pixelwise.prediction.predictor import autocast
+from pixelwise.views import Joined, View, look, parse
+
+Loss = Callable[[Output, tuple[Segments, ...]], Tensor | Mapping[str, Tensor]]
+OnImage = Callable[[int, Any, Segments, Segments], None]
+
+
+@dataclass
+class Tally:
+    """What one process has counted: metrics, and by the image's index the losses."""
+
+    metrics: list[Any]
+    losses: dict[int, dict[str, float]] = field(default_factory=dict)
+    images: int = 0
+
+
+# no_grad and not inference_mode: buffers that a net makes on the way must stay usable in the training that goes on
+@torch.no_grad()
+def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: Task, preprocessing: Preprocessing, *,
+                   device: torch.device | str | None = None, batch_size: int = 1, workers: int = 2,
+                   precision: str = "float32", tta: str | Sequence[View] | None = None,
+                   metrics: Sequence[Callable[[], Metric]] | None = None, rank: int = 0, world: int = 1,
+                   on_image: OnImage | None = None, loss: Loss | None = None) -> dict[str, Any]:  # fmt: skip
+    """Scores of the records in one flat dict, the same on every rank.
+
+    dataset     anything with read(record) -> Sample with truth; `records` the images, in the same order on every rank
+    device      where the net computes; None: where its parameters are
+    batch_size  images that follow each other and have one size are computed together
+    metrics     makers of what is counted; None: the task's own metric
+    on_image    called (index, record, prediction, truth as the task sees it) for this rank's images, in their order
+    loss        (output, truths at the padded input's size) -> scalar or {name: scalar}; its mean over the images is
+                "loss" (and "loss.NAME"); taken from the plain view
+    rank, world this process and how many; images are dealt out by index, none twice, and counts merged in rank order.
+                Nets whose parameters are sharded must be gathered before: ranks compute different numbers of batches.
+    Raises DataError for records without truth or an empty list, and what reading raises.
+    """
+    if not len(records):
+        raise DataError("There is no image to evaluate: the split is empty.")
+    views = parse(tta)
+    if loss is not None and views[0] != View():
+        raise ConfigError("The loss is that of the plain view: put View() first in tta.")
+    where = torch.device(device) if device is not None else next(net.parameters()).device
+    tally = Tally([make() for make in (metrics or (task.metric,))])
+    training = net.training
+    net.eval()
+    try:
+        for group in _groups(dataset, records, batch_size, workers, rank, world):
+            samples = [sample for _, sample in group]
+            images = preprocessing(torch.stack([s.image for s in samples]).to(where))
+            with autocast(where, precision):
+                output = look(net, images, views)
+            truths = [task.view(s.truth) for s in samples if s.truth is not None]
+            for i, ((index, _), truth) in enumerate(zip(group, truths)):
+                prediction = task.decode(output, i).to("cpu")
+                for metric in tally.metrics:
+                    metric.update(prediction, truth, index)
+                if on_image is not None:
+                    on_image(index, records[index], prediction, truth)
+            if loss is not None:
+                _count_loss(tally, loss, output, truths, [index for index, _ in group], where)
+            tally.images += len(group)
+    finally:
+        net.train(training)
+    return _summary(_gather(tally, world), len(records))
+
+
+def _groups(dataset: Any, records: Sequence[Any], batch_size: int, workers: int, rank: int,
+            world: int) -> Iterator[list[tuple[int, Sample]]]:  # fmt: skip
+    """Runs of (index, sample) of one size, at most `batch_size` long, of this rank.
+
+    The split is cut into chunks of `batch_size` before they are dealt out and a run never leaves its chunk: so which
+    images share a batch, and with it the last bit of the net's answer, does not depend on the number of processes.
+    """
+    mine = [i for i in range(len(records)) if (i // batch_size) % world == rank]
+    run: list[tuple[int, Sample]] = []
+    for index, future in ahead(lambda i: dataset.read(records[i]), mine, workers):
+        sample = future.result()
+        if sample.truth is None:
+            raise DataError(f"'{sample.name}' has no truth, so it cannot be evaluated; choose a split with masks.")
+        same = run and run[-1][0] // batch_size == index // batch_size and run[-1][1].size == sample.size
+        if run and not same:
+            yield run
+            run = []
+        run.append((index, sample))
+    if run:
+        yield run
+
+
+def _count_loss(tally: Tally, loss: Loss, output: Any, truths: list[Segments], indexes: list[int],
+                device: torch.device) -> None:  # fmt: skip
+    plain = output.outputs[0] if isinstance(output, Joined) else output
+    padded = tuple(_pad_truth(truth, frame.padded).to(device) for truth, frame in zip(truths, plain.frames))
+    found = loss(plain, padded)
+    terms = dict(found) if isinstance(found, Mapping) else {"": found}
+    values = {name: float(value) for name, value in terms.items()}
+    for index in indexes:  # the mean over the batch stands for each of its images
+        tally.losses[index] = values
+
+
+def _pad_truth(truth: Segments, size: tuple[int, int]) -> Segments:
+    """Below and at the right, where the input was padded, nothing is known."""
+    height, width = truth.size
+    if (height, width) == size:
+        return truth
+    ids = F.pad(truth.ids.to(torch.int32), (0, size[1] - width, 0, size[0] - height), value=UNKNOWN)
+    return replace(truth, ids=ids)
+
+
+def _gather(tally: Tally, world: int) -> Tally:
+    """The counts of all ranks as one, the same everywhere."""
+    if world == 1:
+        return tally
+    if not dist.is_initialized() or dist.get_world_size() != world:
+        raise ConfigError(f"world={world} needs torch.distributed with as many processes; start with torchrun.")
+    tallies: list[Any] = [None] * world
+    dist.all_gather_object(tallies, tally)
+    total = tallies[0]
+    for other in tallies[1:]:
+        for mine, theirs in zip(total.metrics, other.metrics):
+            mine.merge(theirs)
+        total.losses |= other.losses
+        total.images += other.images
+    return total
+
+
+def _summary(tally: Tally, expected: int) -> dict[str, Any]:
+    assert tally.images == expected, f"{tally.images} of {expected} images were counted"
+    scores: dict[str, Any] = {"images": tally.images}
+    for metric in tally.metrics:
+        found = metric.compute()
+        twice = scores.keys() & found.keys()
+        if twice:
+            raise ConfigError(f"Two metrics give the scores {sorted(twice)}; choose one of them.")
+        scores |= found
+    if tally.losses:
+        names = next(iter(tally.losses.values()))
+        means = {n: math.fsum(v[n] for v in tally.losses.values()) / len(tally.losses) for n in names}
+        scores["loss"] = math.fsum(means.values())
+        scores |= {f"loss.{name}": value for name, value in means.items() if name}
+    return scores

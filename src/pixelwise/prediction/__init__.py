@@ -1,0 +1,7 @@
+"""From a model file to answers: `load` for Python, `predict_folder` for files and folders."""
+
+from __future__ import annotations
+
+from pixelwise.prediction.predictor import Predictor, load
+
+__all__ = ["Predictor", "load"]

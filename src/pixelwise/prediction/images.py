@@ -1,0 +1,120 @@
+"""Any picture a person may hold -> stored pixels [C, H, W] in the channels and the range a model was trained on.
+
+The rule, from what is given to what the model takes:
+  orientation  EXIF rotation is applied
+  palette, CMYK, YCbCr, 1 bit   become RGB (grey where the palette is grey); 1 bit becomes 0 and 255
+  alpha        is dropped, unless the model takes four channels
+  grey         is repeated to as many channels as the model takes
+  colour       for a model of one channel becomes its luminance, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601)
+  depth        8 bits for a 16-bit model are spread over its range (x 257), 16 bits for an 8-bit model shrunk (/ 257)
+  floats       must lie in 0..1 and are spread over the model's range
+Any other number of channels is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from pixelwise.core.sample import Preprocessing, image_tensor
+from pixelwise.data.io import MAX_PIXELS, read_image
+from pixelwise.errors import ImageError
+
+LUMINANCE = (0.299, 0.587, 0.114)
+MOST_CHANNELS = 64  # more in the last axis is an image with its axes in another order
+
+
+def stored_pixels(image: Any, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """A path, PIL image, array [H, W] or [H, W, C] or tensor [C, H, W] -> [C, H, W] uint8, uint16 or float32.
+
+    Raises ImageError for what cannot be read or brought into the model's channels, naming the file or kind of input.
+    """
+    if isinstance(image, str | Path):
+        name, wanted = str(image), 4 if preprocessing.channels == 4 else None
+        pixels = read_image(image, max_pixels=max_pixels, channels=wanted)
+        return fit_channels(image_tensor(pixels), preprocessing, name)
+    if isinstance(image, Image.Image):
+        return fit_channels(image_tensor(_from_pillow(image, preprocessing.channels)), preprocessing, "PIL image")
+    if isinstance(image, np.ndarray):
+        return fit_channels(image_tensor(_checked(image)), preprocessing, "array")
+    if isinstance(image, Tensor):
+        if image.ndim != 3:
+            raise ImageError("tensor", f"has shape {list(image.shape)}; an image is [C, H, W].")
+        return fit_channels(image.detach().cpu(), preprocessing, "tensor")
+    kinds = "a path, a PIL image, an array [H, W, C] or a tensor [C, H, W]"
+    raise ImageError(type(image).__name__, f"is no image; give {kinds}.")
+
+
+def _from_pillow(image: Image.Image, channels: int) -> np.ndarray:
+    """[H, W] or [H, W, C] uint8 or uint16 with the EXIF rotation applied, as `read_image` gives it for a file."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "1":
+        image = image.convert("L")
+    elif image.mode in ("LA", "La", "RGBa"):
+        image = image.convert({"LA": "L", "La": "L", "RGBa": "RGBA"}[image.mode])
+    elif image.mode not in ("L", "RGB", "RGBA", "F") and not image.mode.startswith("I"):
+        image = image.convert("RGB")
+    if image.mode == "RGBA" and channels != 4:
+        image = image.convert("RGB")
+    pixels = np.array(image)
+    if pixels.dtype == np.int32:  # Pillow's mode "I", in which 16-bit files arrive
+        if pixels.size and (pixels.min() < 0 or pixels.max() > 65535):
+            raise ImageError("PIL image", f"holds values {pixels.min()}..{pixels.max()}, which do not fit 16 bits.")
+        return pixels.astype(np.uint16)
+    return _checked(pixels)
+
+
+def _checked(pixels: np.ndarray) -> np.ndarray:
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise ImageError("array", f"has shape {list(pixels.shape)}; an image is [H, W] or [H, W, C].")
+    if pixels.ndim == 3 and pixels.shape[2] > MOST_CHANNELS:
+        shape = list(pixels.shape)
+        raise ImageError("array", f"has shape {shape}, so {shape[2]} channels; channels stand last: [H, W, C].")
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def fit_channels(image: Tensor, preprocessing: Preprocessing, name: str) -> Tensor:
+    """[C', H, W] of any depth -> [C, H, W] in the model's channels and range, by the rule at the top of this file."""
+    if 0 in image.shape:
+        raise ImageError(name, f"has shape {list(image.shape)}: there is no pixel in it.")
+    have, want = image.shape[0], preprocessing.channels
+    image = _fit_range(image, preprocessing.range, name)
+    if have == want:
+        return image
+    if have == 2 and want in (1, 3):  # grey and alpha
+        image, have = image[:1], 1
+    if have == 4 and want in (1, 3):  # colour and alpha
+        image, have = image[:3], 3
+    if have == want:
+        return image
+    if have == 1:
+        return image.expand(want, -1, -1)
+    if have == 3 and want == 1:
+        weights = torch.tensor(LUMINANCE).view(3, 1, 1)
+        return (_wide(image) * weights).sum(0, keepdim=True)
+    raise ImageError(name, f"has {have} channels, the model takes {want}; convert the image, or choose another model.")
+
+
+def _fit_range(image: Tensor, top: float, name: str) -> Tensor:
+    """Stored values in the model's range: 8 bit is 0..255, 16 bit 0..65535, floats 0..1."""
+    deep = top > 255
+    if image.is_floating_point():
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0 and high <= 1):
+            raise ImageError(name, f"holds floats from {low:g} to {high:g}; give uint8 or uint16, or floats in 0..1.")
+        return image.float() * top
+    if image.dtype == torch.uint8:
+        return _wide(image) * 257 if deep else image
+    if image.dtype == torch.uint16:
+        return image if deep else _wide(image) / 257
+    kind = str(image.dtype).removeprefix("torch.")
+    raise ImageError(name, f"holds {kind} values; an image must be uint8 or uint16, or floats in 0..1.")
+
+
+def _wide(image: Tensor) -> Tensor:
+    return image.to(torch.int32).float()  # torch converts few types from uint16, int32 among them

@@ -1,0 +1,129 @@
+"""`Predictor`: a net with everything around it, from any picture to `Segments` at the picture's own size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from pixelwise.core.modelfile import ModelCard, load_model
+from pixelwise.core.outputs import Output
+from pixelwise.core.segments import Segments
+from pixelwise.core.types import Task
+from pixelwise.data.io import MAX_PIXELS
+from pixelwise.errors import ConfigError, ModelFileError, nearest
+from pixelwise.prediction.images import stored_pixels
+from pixelwise.tasks import make_task
+from pixelwise.views import View, look, parse
+
+PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the GPU where there is one. Raises ConfigError for one that does not exist here."""
+    if device is None or device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The device '{device}' cannot be used here ({reason}); try device=cpu.") from error
+    return chosen
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The arithmetic of a net's forward: "float32", "bf16" or "fp16". Raises ConfigError for another word."""
+    if precision not in PRECISIONS:
+        raise ConfigError(f"There is no precision '{precision}'; {nearest(precision, PRECISIONS)}")
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+class Predictor:
+    """A callable from images to answers. Made by `pixelwise.load`.
+
+    net, card, task, device, views   what it is made of; `task.classes` names the labels of the answers
+    precision                        "float32" (the default), "bf16" or "fp16"
+    max_pixels                       images whose header claims more are refused before they are decoded
+    """
+
+    def __init__(self, net: nn.Module, card: ModelCard, task: Task, *, device: torch.device, views: Sequence[View],
+                 precision: str = "float32", max_pixels: int = MAX_PIXELS) -> None:  # fmt: skip
+        self.net = net.to(device, memory_format=torch.channels_last).eval()
+        self.card, self.task, self.device = card, task, device
+        self.views, self.precision, self.max_pixels = tuple(views), precision, max_pixels
+
+    @overload
+    def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Segments]: ...
+    @overload
+    def __call__(self, image: Any) -> Segments: ...
+    def __call__(self, image: Any) -> Segments | list[Segments]:
+        """The answer for one image, or for each of a list: path, PIL image, array [H, W] or [H, W, C], tensor [C, H, W].
+
+        Any size from 1 x 1 up; the Segments, on the CPU, have the image's own size. Raises ImageError.
+        """
+        if isinstance(image, list | tuple):
+            return [self(one) for one in image]
+        return self.decode(self.output(image))
+
+    def output(self, image: Any) -> Output:
+        """What the net says of one image, to be read with index 0: `.probs(0)` [K, H, W] in 0..1 at its own size."""
+        return self.forward(self.pixels(image))
+
+    def pixels(self, image: Any) -> Tensor:
+        """Any picture -> [C, H, W] stored values in the model's channels. Raises ImageError."""
+        return stored_pixels(image, self.card.preprocessing, max_pixels=self.max_pixels)
+
+    # no_grad and not inference_mode: answers are used as pseudo-labels, and a loss may not keep an inference tensor
+    @torch.no_grad()
+    def forward(self, pixels: Tensor) -> Output:
+        """[C, H, W] stored values, as `pixels` gives them -> the net's output over all views."""
+        images = self.card.preprocessing(pixels[None].to(self.device))
+        with autocast(self.device, self.precision):
+            return look(self.net, images, self.views)
+
+    @torch.no_grad()
+    def decode(self, output: Output) -> Segments:
+        """The task's answer, on the CPU."""
+        return self.task.decode(output, 0).to("cpu")
+
+    def __repr__(self) -> str:
+        card = self.card
+        return f"Predictor({card.architecture}, {card.task}, {len(self.task.classes)} classes, {self.device})"
+
+
+def load(path: str | Path, device: str | torch.device | None = None, tta: str | Sequence[View] | None = None, *,
+         precision: str = "float32", max_pixels: int = MAX_PIXELS) -> Predictor:  # fmt: skip
+    """Opens a model file for prediction.
+
+    device     a name like "cpu" or "cuda:0"; None: the GPU where there is one
+    tta        test-time augmentation: None, "flip", "scale", "flip+scale" (more looks, a little better, slower)
+    Raises ModelFileError (see `core.modelfile.load_model`) and ConfigError.
+
+    >>> segments = load("runs/first/model.safetensors")("photo.jpg")
+    """
+    chosen, views = choose_device(device), parse(tta)
+    autocast(chosen, precision)  # a wrong word is refused before the weights are read
+    net, card = load_model(path, chosen)
+    task = task_of(card, path)
+    return Predictor(net, card, task, device=chosen, views=views, precision=precision, max_pixels=max_pixels)
+
+
+def task_of(card: ModelCard, path: str | Path) -> Task:
+    """The task a model was trained for. Raises ModelFileError when the card's classes do not fit its net."""
+    try:
+        task = make_task(card.task, card.classes, **card.thresholds)
+    except (ConfigError, TypeError) as error:
+        raise ModelFileError(f"{path}: its header does not describe a task: {error}") from error
+    if task.classes.channels != card.outputs:
+        raise ModelFileError(
+            f"{path}: its header names {len(card.classes)} classes, for which the task '{card.task}' needs a net of "
+            f"{task.classes.channels} outputs, but its weights are those of {card.outputs}. The header was edited: use "
+            "the original file."
+        )
+    return task

@@ -1,0 +1,172 @@
+"""Views: several looks at one image, joined into one `Output`. So far: mirrored and scaled (test-time augmentation).
+
+A view takes the image its own way and puts the net's maps back. Joined views are themselves an output, whose
+probabilities are the mean over the views: of probabilities, not of logits, because a mean of logits lets one sure view
+outvote the others and picks other classes. No task is named here: tasks read the joined output like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixelwise.core.outputs import Candidates, Dense, Frame, Output, Window, components, cut_strips
+from pixelwise.errors import ConfigError, nearest
+
+MIN_SIZE = 8  # pixels a side that every net takes, unless it says otherwise by its attribute `min_size`
+
+
+@dataclass(frozen=True)
+class View:
+    """One look at the image.
+
+    mirrored  left and right exchanged
+    scale     factor of the image's size; below 1 it is reduced with a filter, so that it does not alias
+    """
+
+    mirrored: bool = False
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.scale <= 8:
+            raise ConfigError(f"A view's scale must lie in 0.1..8, got {self.scale}.")
+
+    def take(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] float -> [B, C, h, w] as the net is to see it."""
+        if self.scale != 1:
+            size = [max(1, round(n * self.scale)) for n in images.shape[-2:]]
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=self.scale < 1)
+        return images.flip(-1) if self.mirrored else images
+
+    def put(self, maps: Tensor) -> Tensor:
+        """[..., H, W] maps at the original size, as this view saw them -> as the image lies."""
+        return maps.flip(-1) if self.mirrored else maps
+
+    def window(self, window: Window | None, width: int) -> Window | None:
+        """Where this view sees a window of an image `width` pixels wide."""
+        if window is None or not self.mirrored:
+            return window
+        top, left, h, w = window
+        return top, width - left - w, h, w
+
+
+PLAIN = (View(),)
+NAMED = {
+    "none": PLAIN,
+    "flip": (View(), View(mirrored=True)),
+    "scale": (View(), View(scale=0.75), View(scale=1.25)),
+    "flip+scale": tuple(View(mirrored=m, scale=s) for s in (1.0, 0.75, 1.25) for m in (False, True)),
+}
+
+
+def parse(views: str | Sequence[View] | None) -> tuple[View, ...]:
+    """Views by name ("flip", "scale", "flip+scale", "none"), or as given. Raises ConfigError for an unknown name.
+
+    >>> parse("flip")
+    (View(mirrored=False, scale=1.0), View(mirrored=True, scale=1.0))
+    """
+    if views is None:
+        return PLAIN
+    if isinstance(views, str):
+        name = "+".join(sorted(views.split("+")))
+        if name not in NAMED:
+            raise ConfigError(f"There is no test-time augmentation '{views}'; {nearest(views, NAMED)}")
+        return NAMED[name]
+    if not views or not all(isinstance(v, View) for v in views):
+        raise ConfigError(f"Test-time augmentation takes a name or at least one View, got {views!r}.")
+    return tuple(views)
+
+
+def look(net: nn.Module, images: Tensor, views: Sequence[View] = PLAIN) -> Output:
+    """Runs the net over every view of images [B, C, H, W] (normalised, all of one size) and joins what it answers.
+
+    Images smaller than the net's least size are padded by reflection; the answers are at the images' own size.
+    """
+    least = int(getattr(net, "min_size", MIN_SIZE))
+    outputs = []
+    for view in views:
+        taken = view.take(images)
+        seen = reflect_to(taken, least)
+        frame = Frame(_size(images), _size(seen), (0, 0, *_size(taken)))
+        outputs.append(net(seen.contiguous(memory_format=torch.channels_last), (frame,) * len(images)))
+    plain = len(views) == 1 and not views[0].mirrored
+    return outputs[0] if plain else Joined(tuple(outputs), tuple(views))
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return int(images.shape[-2]), int(images.shape[-1])
+
+
+def reflect_to(images: Tensor, least: int) -> Tensor:
+    """[..., H, W] padded below and at the right to at least `least` pixels a side, mirrored as often as it takes."""
+    height, width = _size(images)
+    if height < least:
+        images = images[..., _reflected(height, least, images.device), :]
+    if width < least:
+        images = images[..., _reflected(width, least, images.device)]
+    return images
+
+
+def _reflected(size: int, count: int, device: torch.device) -> Tensor:
+    """0, 1, .., size-1, size-2, .., 1, 0, 1, ..: `count` indexes to and fro; torch's own stops after one turn."""
+    period = max(1, 2 * (size - 1))
+    index = torch.arange(count, device=device) % period
+    return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """The outputs of several views of the same images, read as one.
+
+    outputs  one per view; each answers at the original size through its own frames
+    views    how each is put back
+    """
+
+    outputs: tuple[Any, ...]
+    views: tuple[View, ...]
+    aux: tuple[tuple[str, float, Any], ...] = ()
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        return self.outputs[0].frames
+
+    def probs(self, i: int, window: Window | None = None) -> Tensor:
+        """[K, H, W] float32 in 0..1: the mean of the views' probabilities."""
+        width = self.frames[i].original[1]
+        total: Tensor | None = None
+        for view, output in zip(self.views, self.outputs):
+            seen = view.put(output.probs(i, view.window(window, width)))
+            total = seen if total is None else total + seen
+        assert total is not None
+        return total / len(self.views)
+
+    def class_map(self, i: int, window: Window | None = None) -> Tensor:
+        """[H, W] int64 channel with the largest mean; K (nothing) where classes stand alone and none exceeds 0.5."""
+        alone = getattr(self.outputs[0], "activation", "softmax") == "sigmoid"
+        strips = []
+        for strip in cut_strips(self.frames[i], window, self._channels()):
+            probs = self.probs(i, strip)
+            best = probs.max(0)
+            strips.append(best.indices.masked_fill(best.values <= 0.5, len(probs)) if alone else best.indices)
+        return torch.cat(strips)
+
+    def candidates(self, i: int) -> Candidates:
+        """Connected components of the joined class map, where the single outputs are read that way too.
+
+        Raises ConfigError for outputs whose candidates are not read off maps: which mask of one view is which of
+        another is not told by averaging.
+        """
+        if not all(isinstance(output, Dense) for output in self.outputs):
+            kind = type(self.outputs[0]).__name__
+            raise ConfigError(f"Test-time augmentation cannot join the candidates of {kind}; leave it out (tta=None).")
+        return components(self, i, self._channels())
+
+    def _channels(self) -> int:
+        """Channels of the widest map a reading holds, for the size of its strips."""
+        first = self.outputs[0]
+        return int(first.logits.shape[1] if isinstance(first, Dense) else first.masks.shape[1])
