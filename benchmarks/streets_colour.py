@@ -93,7 +93,9 @@ def iou(net: nn.Module, images: Tensor, truth: Tensor) -> Tensor:
     return table.diag() / (table.sum(0) + table.sum(1) - table.diag())
 
 
-def compare(train: int = 48, unseen: int = 16, steps: int = 500, size: tuple[int, int] = (128, 256), seed: int = 0) -> tuple[Tensor, Tensor]:
+def compare(
+    train: int = 48, unseen: int = 16, steps: int = 500, size: tuple[int, int] = (128, 256), seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """IoU `[K]` of the 1x1 net and of the small U-Net on `unseen` scenes after the same number of steps."""
     images, truth = scenes(train, "train", seed, size)
     held_out = scenes(unseen, "val", seed, size)

@@ -27,7 +27,7 @@ class Ground:
 def draw_sky(canvas: Canvas, rng: np.random.Generator, top: Colour, low: Colour, cloud: Colour, cover: float) -> None:
     """A gradient with clouds; `cover` 0 is a clear sky, 1 an overcast one."""
     height, width = canvas.ids.shape
-    rows, columns = max(2, int(canvas.camera.horizon * 1.05) // 2), width // 2 + 1
+    rows, columns = int(canvas.camera.horizon * 1.05) // 2 + 2, width // 2 + 1
     depth = np.linspace(0, 1, rows, dtype=np.float32)[:, None, None]
     gradient = np.asarray(top, np.float32) * (1 - depth) + np.asarray(low, np.float32) * depth
     tile = np.roll(textures.fractal(7, 6), rng.integers(0, textures.TILE, 2), (0, 1))
@@ -151,6 +151,5 @@ def darken(canvas: Canvas, shadow: np.ndarray, strength: float) -> None:
     small = cv2.resize(shadow[top:], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     soft = cv2.GaussianBlur(small, (0, 0), 1.2)
     soft = cv2.resize(soft, (shadow.shape[1], shadow.shape[0] - top), interpolation=cv2.INTER_LINEAR)
-    left = cv2.convertScaleAbs(soft, alpha=-strength, beta=255)
     left = 255 - cv2.convertScaleAbs(soft, alpha=strength)
     canvas.image[top:] = cv2.multiply(canvas.image[top:], cv2.merge([left, left, left]), scale=1 / 255)

@@ -17,7 +17,8 @@ PALETTE: tuple[Colour, ...] = (
     (160, 70, 62), (118, 152, 190), (196, 198, 200), (142, 110, 84), (88, 128, 84), (240, 236, 228),
 )  # fmt: skip
 
-Tone = Callable[[Colour], tuple[float, float, float]]
+Tone = Callable[[Colour], Colour]
+Box = Callable[[float, float, float, float, Colour], None]  # left, bottom, right, top in metres
 
 
 def any_colour(rng: np.random.Generator) -> Colour:
@@ -68,8 +69,8 @@ def facade(rng: np.random.Generator, house: House, scale_px: float, tone: Tone, 
     tile = textures.masonry(house.material, halvings)
     top, left = (int(v) for v in rng.integers(0, textures.TILE, 2))
     ratio = (32 >> halvings) / scale_px
-    grey = textures.crop(tile, top, left, max(2, int(height * ratio)), max(2, int(width * ratio)))
-    front = textures.tint(cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR), tone(house.wall))
+    grey: textures.Grey = textures.crop(tile, top, left, max(2, int(height * ratio)), max(2, int(width * ratio)))
+    front = textures.tint(np.asarray(cv2.resize(grey, (width, height)), np.uint8), tone(house.wall))
 
     def box(x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
         """Metres from the left edge and up from the ground."""
@@ -89,7 +90,14 @@ def facade(rng: np.random.Generator, house: House, scale_px: float, tone: Tone, 
         if style == 0:
             box(0, floor * house.storey - 0.08, house.long, floor * house.storey + 0.1, trim)
         for bay in range(bays):
-            _window(box, rng, (margin + step * (bay + 0.5) - wide / 2, sill, wide, tall), style, (trim, shadow, glass, tone(house.cover)), dark)
+            _window(
+                box,
+                rng,
+                (margin + step * (bay + 0.5) - wide / 2, sill, wide, tall),
+                style,
+                (trim, shadow, glass, tone(house.cover)),
+                dark,
+            )
     _ground_floor(box, rng, house, (trim, shadow, glass), tone, (bays, step, margin), dark)
     if not house.roof:
         box(0, house.high - 0.5, house.long, house.high, trim)
@@ -99,7 +107,14 @@ def facade(rng: np.random.Generator, house: House, scale_px: float, tone: Tone, 
     return front
 
 
-def _window(box, rng: np.random.Generator, place: tuple[float, float, float, float], style: int, paints, dark: bool) -> None:  # noqa: ANN001
+def _window(
+    box: Box,
+    rng: np.random.Generator,
+    place: tuple[float, float, float, float],
+    style: int,
+    paints: tuple[Colour, ...],
+    dark: bool,
+) -> None:
     """One window at `place` (left, sill, width, height): frame, pane, curtain, bar, sill, perhaps shutters."""
     x, y, wide, tall = place
     trim, shadow, glass, shutter = paints
@@ -124,7 +139,15 @@ def _window(box, rng: np.random.Generator, place: tuple[float, float, float, flo
             box(bar, y - 0.1, bar + 0.08, y + tall * 0.34, scale(trim, 0.85))
 
 
-def _ground_floor(box, rng: np.random.Generator, house: House, paints, tone: Tone, grid, dark: bool) -> None:  # noqa: ANN001
+def _ground_floor(
+    box: Box,
+    rng: np.random.Generator,
+    house: House,
+    paints: tuple[Colour, ...],
+    tone: Tone,
+    grid: tuple[int, float, float],
+    dark: bool,
+) -> None:
     """A shop with awning and name board, or a plinth, a door and windows."""
     trim, shadow, glass = paints
     bays, step, margin = grid
@@ -166,7 +189,10 @@ def draw_house(canvas: Canvas, rng: np.random.Generator, house: House) -> None:
     def tone(colour: Colour) -> Colour:
         return light.tone(colour, shade, middle)
 
-    ends = [project(house.x, 0, max(house.near, 1.2))[0], project(house.x + (0 if house.side else house.long), 0, house.near + (house.long if house.side else 0))[0]]
+    ends = [
+        project(house.x, 0, max(house.near, 1.2))[0],
+        project(house.x + (0 if house.side else house.long), 0, house.near + (house.long if house.side else 0))[0],
+    ]
     if max(ends) < -200 or min(ends) > canvas.ids.shape[1] + 200:
         return
     pixels = float(np.clip(camera.focal / max(middle, 4.0) * 1.1, 4, 26))
@@ -176,7 +202,12 @@ def draw_house(canvas: Canvas, rng: np.random.Generator, house: House) -> None:
         far, x0, x1 = house.near, house.x, house.x + house.long
         if house.roof:
             inset = min(1.5, house.long / 4)
-            points = [(x0 - 0.3, house.high), (x1 + 0.3, house.high), (x1 - inset, house.high + house.roof), (x0 + inset, house.high + house.roof)]
+            points = [
+                (x0 - 0.3, house.high),
+                (x1 + 0.3, house.high),
+                (x1 - inset, house.high + house.roof),
+                (x0 + inset, house.high + house.roof),
+            ]
             canvas.polygon([project(x, y, far) for x, y in points], light.tone(house.cover, 0.6, far), truth)
         corners = [(x0, house.high), (x1, house.high), (x1, 0.0), (x0, 0.0)]
         canvas.surface(front, [project(x, y, far) for x, y in corners], truth)
@@ -187,7 +218,12 @@ def draw_house(canvas: Canvas, rng: np.random.Generator, house: House) -> None:
     _gable(canvas, house, near)
     if house.roof:
         ridge, top = x + house.side * 3.5, house.high + house.roof
-        roof = [project(x - house.side * 0.3, house.high, near), project(x - house.side * 0.3, house.high, far), project(ridge, top, far), project(ridge, top, near)]
+        roof = [
+            project(x - house.side * 0.3, house.high, near),
+            project(x - house.side * 0.3, house.high, far),
+            project(ridge, top, far),
+            project(ridge, top, near),
+        ]
         canvas.polygon(roof, light.tone(house.cover, 0.15 if house.side == light.side else 0.95, middle), truth)
     shown = front[:, int((near - house.near) / house.long * front.shape[1]) :]
     if house.side > 0:  # on the right the near end of the front is its right end
@@ -205,8 +241,16 @@ def _gable(canvas: Canvas, house: House, near: float) -> None:
     deep, x = house.side * 9.0, house.x
     outline = [(x, 0.0), (x, house.high), (x + deep, house.high), (x + deep, 0.0)]
     if house.roof:
-        outline = [(x, 0.0), (x, house.high), (x + deep * 0.39, house.high + house.roof), (x + deep * 0.78, house.high), (x + deep * 0.78, 0.0)]
-    canvas.polygon([project(a, b, near) for a, b in outline], light.tone(scale(house.wall, 0.85), 0.4, near), int(Label.BUILDING))
+        outline = [
+            (x, 0.0),
+            (x, house.high),
+            (x + deep * 0.39, house.high + house.roof),
+            (x + deep * 0.78, house.high),
+            (x + deep * 0.78, 0.0),
+        ]
+    canvas.polygon(
+        [project(a, b, near) for a, b in outline], light.tone(scale(house.wall, 0.85), 0.4, near), int(Label.BUILDING)
+    )
     for floor in range(1, max(1, int(house.high / house.storey))):
         bottom = floor * house.storey + 0.8
         for left in (2.2, 5.0):

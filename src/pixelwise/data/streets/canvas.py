@@ -1,9 +1,9 @@
-"""What everything in a drawn street is drawn on: a pinhole camera, a light, and a canvas that paints image and truth at once.
+"""What drawn streets are drawn on: a pinhole camera, a light, and a canvas that paints image and truth at once.
 
 World coordinates are metres: X to the right of the road's middle, Y up from the ground, Z ahead of the camera.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 Colour = tuple[float, float, float]  # RGB, 0..255
 Point = tuple[float, float]  # x, y in canvas pixels
+Place = Callable[..., Point]  # an object's own metres to canvas pixels
+Paint = Callable[..., Colour]  # a colour, and how much sun it gets, to the colour seen
 
 NEAREST = 0.7  # metres; what is nearer is drawn as if it were here, which keeps coordinates finite
 _SHIFT = 4  # fractional bits of the coordinates given to OpenCV
@@ -33,15 +35,15 @@ def scale(colour: Colour, factor: float) -> Colour:
 
 
 def _fixed(points: Sequence[Point] | npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """Points as OpenCV's fixed-point coordinates `[1, n, 2]`, cut far outside every canvas."""
+    """Points as OpenCV's fixed-point coordinates `[n, 2]`, cut far outside every canvas."""
     scaled = np.asarray(points, np.float64) * (1 << _SHIFT)
     limit = 16000.0 * (1 << _SHIFT)
-    return np.rint(np.minimum(np.maximum(scaled, -limit), limit)).astype(np.int32)[None]
+    return np.rint(np.minimum(np.maximum(scaled, -limit), limit)).astype(np.int32)
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera `height` metres above the road, `aside` metres right of its middle; `curve` bends the street (1/m)."""
+    """A pinhole camera `height` metres up, `aside` metres right of the road's middle; `curve` (1/m) bends it."""
 
     focal: float
     centre: float
@@ -107,16 +109,16 @@ class Canvas:
     def polygon(self, points: Sequence[Point], colour: Colour, truth: int | None = None) -> None:
         """Fill a polygon of canvas points; without `truth` only the image changes (a marking, a window)."""
         fixed = _fixed(points)
-        cv2.fillPoly(self.image, fixed, colour, cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(self.image, [fixed], colour, cv2.LINE_AA, _SHIFT)
         if truth is not None:
-            cv2.fillPoly(self.ids, fixed, truth, cv2.LINE_8, _SHIFT)
+            cv2.fillPoly(self.ids, [fixed], truth, cv2.LINE_8, _SHIFT)
 
     def stroke(self, points: Sequence[Point], width: float, colour: Colour, truth: int | None = None) -> None:
         """A line with round ends, `width` in pixels."""
         fixed, thick = _fixed(points), max(1, round(width))
-        cv2.polylines(self.image, fixed, False, colour, thick, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(self.image, [fixed], False, colour, thick, cv2.LINE_AA, _SHIFT)
         if truth is not None:
-            cv2.polylines(self.ids, fixed, False, truth, thick, cv2.LINE_8, _SHIFT)
+            cv2.polylines(self.ids, [fixed], False, truth, thick, cv2.LINE_8, _SHIFT)
 
     def disc(self, centre: Point, radius: float, colour: Colour, truth: int | None = None) -> None:
         """A filled circle, `radius` in pixels."""
@@ -148,7 +150,7 @@ class Canvas:
         flat = cv2.getPerspectiveTransform(source, inside)
         warped = cv2.warpPerspective(texture, flat, window, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         mask = np.zeros((window[1], window[0]), np.uint8)
-        cv2.fillPoly(mask, _fixed(inside), 1, cv2.LINE_8, _SHIFT)
+        cv2.fillPoly(mask, [_fixed(inside)], 1, cv2.LINE_8, _SHIFT)
         cv2.copyTo(warped, mask, self.image[top:bottom, left:right])
         self.ids[top:bottom, left:right][mask > 0] = truth
 

@@ -73,4 +73,6 @@ def _write_png(path: Path, pixels: npt.NDArray[np.generic]) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{path}: a drawn street could not be written: {error.strerror}; choose another folder") from error
+        raise OutputError(
+            f"{path}: a drawn street could not be written: {error.strerror}; choose another folder"
+        ) from error

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixelwise.data.streets.canvas import Canvas, Colour, Point, mix, scale
 from pixelwise.data.streets.buildings import any_colour
+from pixelwise.data.streets.canvas import Canvas, Colour, Paint, Place, Point, mix, scale
 from pixelwise.data.streets.labels import Label
 
 SKIN: tuple[Colour, ...] = ((236, 196, 164), (206, 156, 120), (150, 104, 76), (104, 70, 52))
@@ -60,33 +60,72 @@ def draw_person(canvas: Canvas, person: Person) -> None:
     broad = 0.17 - 0.05 * abs(person.heading)
     coat, legs, skin = tone(person.coat), tone(person.legs), tone(person.skin)
     back = tone(scale(person.coat, 0.78), 0.4)
-    canvas.stroke([at(-broad, 1.4), at(-broad - 0.06 - swing * 0.5, 1.12), at(-broad - swing * 0.9, 0.88)], 0.1 * size, back, truth)
+    canvas.stroke(
+        [at(-broad, 1.4), at(-broad - 0.06 - swing * 0.5, 1.12), at(-broad - swing * 0.9, 0.88)],
+        0.1 * size,
+        back,
+        truth,
+    )
     for step, shoe, shade in ((-swing, 0.0, 0.35), (swing, lift, 0.7)):
         hip = math.copysign(0.075 * (1 - 0.6 * abs(person.heading)), step or 1)
-        knee, foot = at(hip + step * 0.6, 0.5 + shoe), at(hip + step * 1.1 - 0.1 * person.heading * (step < 0), 0.07 + shoe * 0.6)
+        knee, foot = (
+            at(hip + step * 0.6, 0.5 + shoe),
+            at(hip + step * 1.1 - 0.1 * person.heading * (step < 0), 0.07 + shoe * 0.6),
+        )
         canvas.stroke([at(hip, 0.9), knee, foot], 0.135 * size, tone(person.legs, shade), truth)
-        canvas.stroke([foot, (foot[0] + 0.1 * size * (person.heading or 0.3 * hip), foot[1] + 0.01 * size)], 0.1 * size, tone((52, 46, 44), shade), truth)
+        canvas.stroke(
+            [foot, (foot[0] + 0.1 * size * (person.heading or 0.3 * hip), foot[1] + 0.01 * size)],
+            0.1 * size,
+            tone((52, 46, 44), shade),
+            truth,
+        )
     if person.skirt:
         canvas.polygon([at(-broad, 1.0), at(broad, 1.0), at(broad + 0.12, 0.52), at(-broad - 0.12, 0.52)], legs, truth)
-    torso = [at(-broad, 1.46), at(broad, 1.46), at(broad + 0.05, 1.3), at(broad + 0.01, 0.86), at(-broad - 0.01, 0.86), at(-broad - 0.05, 1.3)]
+    torso = [
+        at(-broad, 1.46),
+        at(broad, 1.46),
+        at(broad + 0.05, 1.3),
+        at(broad + 0.01, 0.86),
+        at(-broad - 0.01, 0.86),
+        at(-broad - 0.05, 1.3),
+    ]
     canvas.polygon(torso, coat, truth)
-    half = [at(0.02, 1.44), at(light.side * broad, 1.44), at(light.side * (broad + 0.03), 1.3), at(light.side * broad, 0.88), at(0.02, 0.88)]
+    half = [
+        at(0.02, 1.44),
+        at(light.side * broad, 1.44),
+        at(light.side * (broad + 0.03), 1.3),
+        at(light.side * broad, 0.88),
+        at(0.02, 0.88),
+    ]
     canvas.polygon(half, tone(person.coat, 0.95))
-    canvas.stroke([at(broad, 1.4), at(broad + 0.07 + swing * 0.4, 1.14), at(broad + 0.02 + swing, 0.9)], 0.1 * size, tone(scale(person.coat, 0.9)), truth)
+    canvas.stroke(
+        [at(broad, 1.4), at(broad + 0.07 + swing * 0.4, 1.14), at(broad + 0.02 + swing, 0.9)],
+        0.1 * size,
+        tone(scale(person.coat, 0.9)),
+        truth,
+    )
     canvas.disc(at(broad + 0.02 + swing, 0.87), 0.05 * size, skin, truth)
     _head(canvas, person, at, tone, size, truth)
     if person.bag:
-        canvas.polygon([at(broad + 0.02, 0.98), at(broad + 0.22, 0.98), at(broad + 0.24, 0.68), at(broad, 0.68)], tone(scale(person.legs, 1.3)), truth)
+        canvas.polygon(
+            [at(broad + 0.02, 0.98), at(broad + 0.22, 0.98), at(broad + 0.24, 0.68), at(broad, 0.68)],
+            tone(scale(person.legs, 1.3)),
+            truth,
+        )
 
 
-def _head(canvas: Canvas, person: Person, at, tone, size: float, truth: int) -> None:  # noqa: ANN001
+def _head(canvas: Canvas, person: Person, at: Place, tone: Paint, size: float, truth: int) -> None:
     lean = 0.03 * person.heading
     canvas.stroke([at(0, 1.45), at(lean, 1.54)], 0.09 * size, tone(scale(person.skin, 0.85)), truth)
     canvas.disc(at(lean, 1.64), 0.115 * size, tone(person.hair), truth)
     canvas.disc(at(lean + 0.035 * (person.heading or 0.3), 1.615), 0.085 * size, tone(person.skin), truth)
     if person.hat:
         canvas.stroke([at(lean - 0.13, 1.7), at(lean + 0.13, 1.7)], 0.05 * size, tone(person.coat), truth)
-        canvas.polygon([at(lean - 0.09, 1.7), at(lean + 0.09, 1.7), at(lean + 0.07, 1.8), at(lean - 0.07, 1.8)], tone(person.coat), truth)
+        canvas.polygon(
+            [at(lean - 0.09, 1.7), at(lean + 0.09, 1.7), at(lean + 0.07, 1.8), at(lean - 0.07, 1.8)],
+            tone(person.coat),
+            truth,
+        )
 
 
 @dataclass(frozen=True)
@@ -151,15 +190,30 @@ def draw_rider(canvas: Canvas, bicycle: Bicycle, person: Person) -> None:
         canvas.stroke([at(-0.16, 0.95, across * 0.8), knee, foot], 0.14 * size, tone(person.legs, shade), truth)
         canvas.stroke([foot, at(0.12, foot_up - 0.01, across)], 0.09 * size, tone((48, 44, 44), shade), truth)
     shoulder = (0.12, 1.42)
-    canvas.stroke([at(*shoulder, -0.17), at(0.22, 1.15, -0.2), at(0.34, 1.04, -0.22)], 0.09 * size, tone(scale(person.coat, 0.75), 0.4), truth)
+    canvas.stroke(
+        [at(*shoulder, -0.17), at(0.22, 1.15, -0.2), at(0.34, 1.04, -0.22)],
+        0.09 * size,
+        tone(scale(person.coat, 0.75), 0.4),
+        truth,
+    )
     for across in (-0.08, 0.08):
         canvas.stroke([at(-0.17, 0.98, across), at(*shoulder, across * 1.4)], 0.24 * size, tone(person.coat), truth)
     canvas.stroke([at(-0.1, 1.05, 0.06), at(shoulder[0], 1.38, 0.09)], 0.1 * size, tone(person.coat, 0.95))
-    canvas.stroke([at(*shoulder, 0.17), at(0.24, 1.16, 0.2), at(0.34, 1.04, 0.22)], 0.09 * size, tone(scale(person.coat, 0.9), 0.7), truth)
+    canvas.stroke(
+        [at(*shoulder, 0.17), at(0.24, 1.16, 0.2), at(0.34, 1.04, 0.22)],
+        0.09 * size,
+        tone(scale(person.coat, 0.9), 0.7),
+        truth,
+    )
     canvas.stroke([at(0.15, 1.45), at(0.18, 1.54)], 0.09 * size, tone(person.skin), truth)
     canvas.disc(at(0.2, 1.62), 0.115 * size, tone(person.coat if person.hat else person.hair), truth)
     face = at(0.24, 1.6)
     canvas.disc(face, 0.085 * size, tone(person.skin), truth)
     if person.hat:
         helmet = at(0.19, 1.69)
-        canvas.stroke([(helmet[0] - 0.08 * size, helmet[1]), (helmet[0] + 0.08 * size, helmet[1])], 0.1 * size, tone(scale(person.legs, 1.4)), truth)
+        canvas.stroke(
+            [(helmet[0] - 0.08 * size, helmet[1]), (helmet[0] + 0.08 * size, helmet[1])],
+            0.1 * size,
+            tone(scale(person.legs, 1.4)),
+            truth,
+        )

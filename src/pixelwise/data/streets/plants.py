@@ -1,6 +1,7 @@
 """Trees and hedges of a drawn street: crowns of many overlapping dabs, dark below, light on the sun's side."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -8,11 +9,12 @@ import numpy as np
 from pixelwise.data.streets.canvas import Canvas, Colour, mix, scale
 from pixelwise.data.streets.labels import Label
 
-# Spring, summer and autumn leaves, and a few that could as well be a wall or a car.
-LEAVES: tuple[Colour, ...] = (
-    (92, 128, 64), (70, 104, 62), (122, 140, 70), (104, 122, 92),
-    (196, 140, 62), (176, 96, 60), (204, 178, 92), (86, 110, 96), (216, 170, 176),
-)  # fmt: skip
+# Summer greens, autumn and blossom; within a row a street mixes neighbours of one family.
+LEAVES: tuple[tuple[Colour, ...], ...] = (
+    ((92, 132, 62), (70, 106, 60), (124, 146, 70), (100, 126, 78), (82, 116, 84)),
+    ((200, 142, 60), (180, 94, 56), (208, 180, 88), (168, 128, 62)),
+    ((220, 172, 178), (232, 204, 198), (206, 160, 158)),
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ def random_tree(rng: np.random.Generator, x: float, z: float, leaf: Colour) -> T
     conical = rng.random() < 0.18
     wide = high * (rng.uniform(0.4, 0.5) if conical else rng.uniform(0.75, 1.1))
     factor = rng.uniform(0.85, 1.15)
-    return Tree(x, z, rng.uniform(0.5, 1.0) if conical else rng.uniform(1.7, 2.6), high, wide, scale(leaf, factor), conical)
+    return Tree(
+        x, z, rng.uniform(0.5, 1.0) if conical else rng.uniform(1.7, 2.6), high, wide, scale(leaf, factor), conical
+    )
 
 
 def draw_tree(canvas: Canvas, rng: np.random.Generator, tree: Tree) -> None:
@@ -48,19 +52,37 @@ def draw_tree(canvas: Canvas, rng: np.random.Generator, tree: Tree) -> None:
         bark = light.tone((104, 84, 68), 0.35, tree.z)
         top, lean = ground - (tree.trunk + tree.high * 0.4) * size, rng.uniform(-0.15, 0.15) * size
         half = 0.13 * size
-        points = [(x - half * 1.4, ground), (x + half * 1.4, ground), (x + half * 0.7 + lean, top), (x - half * 0.7 + lean, top)]
+        points = [
+            (x - half * 1.4, ground),
+            (x + half * 1.4, ground),
+            (x + half * 0.7 + lean, top),
+            (x - half * 0.7 + lean, top),
+        ]
         canvas.polygon(points, bark, truth)
-        lit = [(x, ground), (x + half * 1.3 * light.side, ground), (x + half * 0.6 * light.side + lean, top), (x + lean, top)]
+        lit = [
+            (x, ground),
+            (x + half * 1.3 * light.side, ground),
+            (x + half * 0.6 * light.side + lean, top),
+            (x + lean, top),
+        ]
         canvas.polygon(lit, light.tone((128, 106, 86), 0.8, tree.z))
         for reach in (-0.3, 0.32):
-            fork = [(x + lean * 0.7, ground - tree.trunk * size), (x + reach * tree.wide * size, ground - (tree.trunk + tree.high * 0.35) * size)]
+            fork = [
+                (x + lean * 0.7, ground - tree.trunk * size),
+                (x + reach * tree.wide * size, ground - (tree.trunk + tree.high * 0.35) * size),
+            ]
             canvas.stroke(fork, 0.09 * size, bark, truth)
     centre = (x, ground - (tree.trunk + tree.high / 2) * size)
     _crown(canvas, rng, tree, centre, size)
 
 
 # Coats of a crown: dabs, their size, their shift towards the sun, how much of it they get, brightness.
-COATS = ((60, 0.30, 0.0, 0.05, 0.66), (80, 0.19, 0.06, 0.3, 0.80), (110, 0.12, 0.16, 0.65, 0.95), (120, 0.07, 0.24, 0.9, 1.06))
+COATS = (
+    (60, 0.30, 0.0, 0.05, 0.66),
+    (80, 0.19, 0.06, 0.3, 0.80),
+    (110, 0.12, 0.16, 0.65, 0.95),
+    (120, 0.07, 0.24, 0.9, 1.06),
+)
 
 
 def _crown(canvas: Canvas, rng: np.random.Generator, tree: Tree, centre: tuple[float, float], size: float) -> None:
@@ -81,7 +103,10 @@ def _crown(canvas: Canvas, rng: np.random.Generator, tree: Tree, centre: tuple[f
         along = clump_x[of] + np.cos(turn) * reach * spread + towards * light.side * 0.6
         up = clump_y[of] + np.sin(turn) * reach * spread - towards
         kept = max(12, int(count * dense))
-        px, py = (centre[0] + along * half_w)[:kept].astype(int).tolist(), (centre[1] + up * half_h)[:kept].astype(int).tolist()
+        px, py = (
+            (centre[0] + along * half_w)[:kept].astype(int).tolist(),
+            (centre[1] + up * half_h)[:kept].astype(int).tolist(),
+        )
         radii = np.maximum(dab * min(half_w, half_h) * sizes[:kept] / dense**0.5, 1).astype(int).tolist()
         tones = [light.tone(scale(tree.leaf, bright * f), shade, tree.z) for f in (0.9, 1.0, 1.08)]
         for number, (a, b, r) in enumerate(zip(px, py, radii, strict=True)):
@@ -89,11 +114,13 @@ def _crown(canvas: Canvas, rng: np.random.Generator, tree: Tree, centre: tuple[f
             cv2.circle(canvas.ids, (a, b), r, truth, -1)
 
 
-def draw_hedge(canvas: Canvas, rng: np.random.Generator, x: float, near: float, far: float, high: float, leaf: Colour) -> None:
+def draw_hedge(
+    canvas: Canvas, rng: np.random.Generator, x: float, near: float, far: float, high: float, leaf: Colour
+) -> None:
     """A clipped hedge along the street from `near` to `far` metres, far end first."""
     light, project, truth = canvas.light, canvas.camera.project, int(Label.VEGETATION)
     edges = np.linspace(far, max(near, 1.2), 7)
-    for back, front in zip(edges[:-1], edges[1:], strict=True):
+    for back, front in pairwise(edges.tolist()):
         shade = 0.2 if (x > 0) == (light.side > 0) else 0.85
         wall = [project(x, 0, front), project(x, 0, back), project(x, high, back), project(x, high, front)]
         canvas.polygon(wall, light.tone(scale(leaf, 0.75), shade, front), truth)
@@ -112,5 +139,6 @@ def draw_hedge(canvas: Canvas, rng: np.random.Generator, x: float, near: float, 
 
 def row_leaf(rng: np.random.Generator) -> Colour:
     """The leaf colour that the trees of one street share."""
-    leaf = LEAVES[int(rng.integers(len(LEAVES)))]
-    return mix(leaf, LEAVES[int(rng.integers(len(LEAVES)))], rng.uniform(0, 0.35))
+    family = LEAVES[int(rng.choice(3, p=[0.62, 0.26, 0.12]))]
+    one, other = rng.integers(len(family), size=2)
+    return mix(family[int(one)], family[int(other)], rng.uniform(0, 0.5))

@@ -11,9 +11,9 @@ GUTTER = 6  # pixels of white between cells
 
 
 def overlay(scene: Scene, strength: float = 0.6) -> npt.NDArray[np.uint8]:
-    """The picture under its semantic colours, every car, person, rider and bicycle outlined in white: `[H, W, 3]` uint8."""
+    """The picture under its semantic colours, every thing outlined in white: `[H, W, 3]` uint8 RGB."""
     colours = colour_map(scene.label_ids)
-    blend = cv2.addWeighted(scene.image, 1 - strength, colours, strength, 0)
+    blend = np.asarray(cv2.addWeighted(scene.image, 1 - strength, colours, strength, 0), np.uint8)
     ids = scene.instance_ids
     edge = np.zeros(ids.shape, bool)
     edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]

@@ -22,7 +22,7 @@ def fractal(seed: int = 0, octaves: int = 6) -> npt.NDArray[np.float32]:
         grid = np.pad(rng.random((cells, cells), np.float32), 2, mode="wrap")
         step = TILE // cells
         fine = cv2.resize(grid, None, fx=step, fy=step, interpolation=cv2.INTER_CUBIC)
-        total += fine[2 * step : 2 * step + TILE, 2 * step : 2 * step + TILE] / 2.0**octave
+        total += np.asarray(fine, np.float32)[2 * step : 2 * step + TILE, 2 * step : 2 * step + TILE] / 2.0**octave
     total -= total.min()
     return total / total.max()
 
@@ -66,7 +66,8 @@ def paving(pattern: str) -> Grey:
 def masonry(material: str, halvings: int = 0) -> Grey:
     """Wall texture at 32 pixels a metre, halved for walls far away; `material` is brick, plaster, stone or metal."""
     if halvings:
-        return cv2.resize(masonry(material, halvings - 1), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        half = cv2.resize(masonry(material, halvings - 1), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        return np.asarray(half, np.uint8)
     stains = 26 * (fractal(5, 5) - 0.5)
     if material == "plaster":
         return _grey(126 + 1.4 * stains + 4 * grain(6)[..., 0])
@@ -102,4 +103,4 @@ def crop(tile: npt.NDArray, top: int, left: int, height: int, width: int) -> npt
 
 def tint(grey: Grey, colour: tuple[float, float, float]) -> Pixels:
     """A grey texture in a colour: 128 gives the colour itself."""
-    return cv2.merge([cv2.convertScaleAbs(grey, alpha=channel / 128) for channel in colour])
+    return np.asarray(cv2.merge([cv2.convertScaleAbs(grey, alpha=channel / 128) for channel in colour]), np.uint8)

@@ -1,11 +1,11 @@
-"""Cars of a drawn street: a side profile pulled across the car's width, its faces painted where they face the camera."""
+"""Cars of a drawn street: a side profile pulled across the width, each face painted where it faces the camera."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from pixelwise.data.streets.canvas import Canvas, Colour, Point, mix, scale
+from pixelwise.data.streets.canvas import Canvas, Colour, Paint, Place, Point, mix, scale
 from pixelwise.data.streets.labels import Label
 
 
@@ -24,25 +24,32 @@ class Body:
 
 BODIES: dict[str, Body] = {
     "hatchback": Body(
-        ((0.0, 0.24), (0.0, 0.82), (0.1, 0.95), (0.5, 1.42), (0.8, 1.5), (1.9, 1.48), (2.75, 1.0), (3.6, 0.86), (3.85, 0.62), (3.85, 0.24)),
+        ((0.0, 0.24), (0.0, 0.82), (0.1, 0.95), (0.5, 1.42), (0.8, 1.5), (1.9, 1.48), (2.75, 1.0), (3.6, 0.86),
+         (3.85, 0.62), (3.85, 0.24)),
         2, 5,
-        (((0.45, 0.98), (0.68, 1.38), (1.3, 1.41), (1.3, 0.98)), ((1.4, 0.98), (1.4, 1.41), (1.86, 1.4), (2.55, 0.99))),
+        (((0.45, 0.98), (0.68, 1.38), (1.3, 1.41), (1.3, 0.98)), ((1.4, 0.98), (1.4, 1.41), (1.86, 1.4),
+         (2.55, 0.99))),
         (0.72, 3.1), 0.31, 1.66,
     ),
     "saloon": Body(
-        ((0.0, 0.24), (0.0, 0.82), (0.08, 0.96), (0.75, 1.0), (1.35, 1.4), (1.6, 1.45), (2.5, 1.43), (3.3, 0.98), (4.3, 0.84), (4.5, 0.6), (4.5, 0.24)),
+        ((0.0, 0.24), (0.0, 0.82), (0.08, 0.96), (0.75, 1.0), (1.35, 1.4), (1.6, 1.45), (2.5, 1.43),
+         (3.3, 0.98), (4.3, 0.84), (4.5, 0.6), (4.5, 0.24)),
         3, 6,
-        (((1.0, 1.0), (1.45, 1.36), (1.95, 1.38), (1.95, 1.0)), ((2.05, 1.0), (2.05, 1.38), (2.46, 1.36), (3.05, 0.99))),
+        (((1.0, 1.0), (1.45, 1.36), (1.95, 1.38), (1.95, 1.0)), ((2.05, 1.0), (2.05, 1.38), (2.46, 1.36),
+         (3.05, 0.99))),
         (0.9, 3.65), 0.32, 1.76,
     ),
     "estate": Body(
-        ((0.0, 0.26), (0.0, 0.85), (0.06, 1.0), (0.3, 1.56), (0.6, 1.66), (2.5, 1.62), (3.3, 1.08), (4.3, 0.94), (4.5, 0.66), (4.5, 0.26)),
+        ((0.0, 0.26), (0.0, 0.85), (0.06, 1.0), (0.3, 1.56), (0.6, 1.66), (2.5, 1.62), (3.3, 1.08), (4.3, 0.94),
+         (4.5, 0.66), (4.5, 0.26)),
         2, 5,
-        (((0.3, 1.08), (0.45, 1.5), (1.1, 1.54), (1.1, 1.08)), ((1.2, 1.08), (1.2, 1.54), (1.9, 1.54), (1.9, 1.08)), ((2.0, 1.08), (2.0, 1.54), (2.46, 1.52), (3.1, 1.08))),
+        (((0.3, 1.08), (0.45, 1.5), (1.1, 1.54), (1.1, 1.08)), ((1.2, 1.08), (1.2, 1.54), (1.9, 1.54),
+         (1.9, 1.08)), ((2.0, 1.08), (2.0, 1.54), (2.46, 1.52), (3.1, 1.08))),
         (0.85, 3.65), 0.35, 1.84,
     ),
     "van": Body(
-        ((0.0, 0.28), (0.0, 1.05), (0.02, 1.2), (0.12, 1.9), (0.35, 2.0), (3.3, 1.98), (4.1, 1.15), (4.7, 1.0), (4.85, 0.7), (4.85, 0.28)),
+        ((0.0, 0.28), (0.0, 1.05), (0.02, 1.2), (0.12, 1.9), (0.35, 2.0), (3.3, 1.98), (4.1, 1.15), (4.7, 1.0),
+         (4.85, 0.7), (4.85, 0.28)),
         2, 5,
         (((2.6, 1.2), (2.6, 1.82), (3.25, 1.82), (3.85, 1.2)),),
         (0.95, 3.95), 0.34, 1.9,
@@ -86,7 +93,12 @@ def draw_car(canvas: Canvas, car: Car) -> None:
         return light.tone(colour, shade, car.z)
 
     glass = mix((52, 60, 72), car.paint, 0.1)
-    below = [at(0.1, 0.12, -half), at(0.1, 0.12, half), at(2 * middle - 0.1, 0.12, half), at(2 * middle - 0.1, 0.12, -half)]
+    below = [
+        at(0.1, 0.12, -half),
+        at(0.1, 0.12, half),
+        at(2 * middle - 0.1, 0.12, half),
+        at(2 * middle - 0.1, 0.12, -half),
+    ]
     canvas.polygon(below, tone((24, 24, 26), 0.1))
     for side in (-half, half):
         _wheels(canvas, car, at, tone, side * 0.92, truth, rim=False)
@@ -99,13 +111,23 @@ def draw_car(canvas: Canvas, car: Car) -> None:
         facing = cos * math.copysign(1, side)  # above 0 this flank looks to the right
         shade = 0.75 if facing * light.side > 0 else 0.15
         canvas.polygon(outline, tone(car.paint, shade), truth)
-        low = [(along, min(up, 0.52)) for along, up in (body.profile[0], body.profile[1], body.profile[-2], body.profile[-1])]
+        low = [
+            (along, min(up, 0.52))
+            for along, up in (body.profile[0], body.profile[1], body.profile[-2], body.profile[-1])
+        ]
         canvas.polygon([at(a, u, side) for a, u in low], tone(scale(car.paint, 0.78), shade), truth)
         for window in body.windows:
             pane = [at(along, up, side) for along, up in window]
             canvas.polygon(pane, tone(glass, shade))
-            canvas.polygon([pane[0], between(pane[0], pane[1], 0.9), between(pane[0], pane[-1], 0.35)], tone(mix(glass, (255, 255, 255), 0.22), shade))
-        canvas.stroke([at(0.15, 0.94, side), at(2 * middle - 1.2, 0.92, side)], camera.span(0.025, car.z), tone(scale(car.paint, 0.7), shade))
+            canvas.polygon(
+                [pane[0], between(pane[0], pane[1], 0.9), between(pane[0], pane[-1], 0.35)],
+                tone(mix(glass, (255, 255, 255), 0.22), shade),
+            )
+        canvas.stroke(
+            [at(0.15, 0.94, side), at(2 * middle - 1.2, 0.92, side)],
+            camera.span(0.025, car.z),
+            tone(scale(car.paint, 0.7), shade),
+        )
         _wheels(canvas, car, at, tone, side, truth, rim=True)
 
 
@@ -114,7 +136,7 @@ def between(one: Point, other: Point, share: float) -> Point:
     return (one[0] + (other[0] - one[0]) * share, one[1] + (other[1] - one[1]) * share)
 
 
-def _face(canvas: Canvas, car: Car, edge: int, at, tone, glass: Colour, truth: int) -> None:  # noqa: ANN001
+def _face(canvas: Canvas, car: Car, edge: int, at: Place, tone: Paint, glass: Colour, truth: int) -> None:
     """The strip across the car between two points of the profile, if it faces the camera."""
     body, half = car.body, car.body.wide / 2
     (a0, u0), (a1, u1) = body.profile[edge], body.profile[edge + 1]
@@ -152,11 +174,13 @@ def _face(canvas: Canvas, car: Car, edge: int, at, tone, glass: Colour, truth: i
                 canvas.shine(lamp[0], canvas.camera.span(0.3, car.z), (160, 150, 110))
 
 
-def _wheels(canvas: Canvas, car: Car, at, tone, side: float, truth: int, *, rim: bool) -> None:  # noqa: ANN001
+def _wheels(canvas: Canvas, car: Car, at: Place, tone: Paint, side: float, truth: int, *, rim: bool) -> None:
     turn = np.linspace(0, 2 * np.pi, 18 if car.z < 14 else 9, endpoint=False)
     circle = list(zip(np.cos(turn).tolist(), np.sin(turn).tolist(), strict=True))
     for along in car.body.wheels:
-        for share, colour in ((1.0, (34, 34, 36)), (0.62, (150, 152, 156)), (0.3, (70, 72, 76))) if rim else ((1.0, (26, 26, 28)),):
+        for share, colour in (
+            ((1.0, (34, 34, 36)), (0.62, (150, 152, 156)), (0.3, (70, 72, 76))) if rim else ((1.0, (26, 26, 28)),)
+        ):
             r = car.body.radius * share
             points = [at(along + c * r, car.body.radius + s * r, side) for c, s in circle]
             canvas.polygon(points, tone(colour, 0.45), truth if share == 1.0 else None)
