@@ -20,6 +20,7 @@ from torch import Tensor
 from pixelwise.losses.arguments import ClassWeight, Pixels, choice, class_weight, flag, number, prepare, ratio
 
 FLOOR = 1e-7  # of a divisor, as in segmentation_models_pytorch; and what counts as a perfect score under a power
+RUN = 64  # pixels added up one after the other in float32
 SORTED_AT_ONCE = 2**24  # errors sorted in one go by Lovasz: 64 MB of values and 128 MB of places
 
 
@@ -224,7 +225,7 @@ def _lovasz(probs: Tensor, ids: Tensor, valid: Tensor, classes: str, weights: Te
         errors = torch.where(valid, (truth.to(probs.dtype) - probs[some]).abs(), 0.0)
         of_class = (errors * _jaccard_slopes(errors.detach(), truth, valid)).sum(1)  # [k]
         losses.append((of_class if weights is None else of_class * weights[some]).sum())
-    count = probs.new_tensor(float(len(chosen))) if weights is None else weights[chosen].sum()
+    count = probs.new_full((), len(chosen)) if weights is None else weights[chosen].sum()
     return ratio(torch.stack(losses).sum(), count)
 
 
@@ -262,11 +263,14 @@ def _overlap(pixels: Pixels, per_image: bool) -> Overlap:
 def _by_class(values: Tensor, pixels: Pixels) -> Tensor:
     """The sum of `values` [B, H, W] over the pixels of each class, [B, K].
 
-    Row by row first: added one at a time into a single float32, a class of ten million pixels would stop growing. And a
-    one-hot map would be a second [B, K, H, W].
+    Summed in runs of 64 first: added one at a time into a single float32, a class of ten million pixels would stop
+    growing. And a one-hot map would be a second [B, K, H, W].
     """
-    rows = values.new_zeros(*values.shape[:2], pixels.classes)  # [B, H, K]
-    return rows.scatter_add(2, pixels.ids, values).sum(1)
+    height, width = values.shape[1:]
+    run = torch.arange(width, device=values.device) // RUN
+    runs = values.new_zeros(len(values), height, -(-width // RUN) * pixels.classes)  # [B, H, W/64 * K]
+    summed = runs.scatter_add(2, pixels.ids + run * pixels.classes, values)
+    return summed.unflatten(2, (-1, pixels.classes)).sum((1, 2))
 
 
 def _tversky(overlap: Overlap, alpha: float, beta: float, smooth: float) -> Tensor:
