@@ -1,0 +1,113 @@
+"""Transforms of the image's values alone: the truth passes through untouched. 8 and 16 bit, any number of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from pixelwise.core.sample import Sample, image_tensor
+from pixelwise.data.warp import pixels_of
+from pixelwise.errors import ConfigError
+
+GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma of R, G, B
+# luma and two colour differences (NTSC's Y, I, Q); hue is an angle in the plane of the last two
+YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+
+Pick = Callable[[np.random.Generator], Sample]
+
+
+@dataclass(frozen=True)
+class ColourJitter:
+    """Brightness, contrast, saturation and hue as one affine map of the values, rounded and clipped once.
+
+    brightness, contrast, saturation  factors uniform in 1 - x to 1 + x; contrast about the image's mean luma
+    hue  turns of the colour circle, uniform in -x to x: a rotation of the chrominance plane (of Y, I, Q), luma stays
+    Saturation and hue are for images of 3 channels; others keep brightness and contrast, the same for each channel.
+    """
+
+    brightness: float = 0.3
+    contrast: float = 0.3
+    saturation: float = 0.3
+    hue: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name, most in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"ColourJitter: {name} must lie in 0..{most:g}, got {getattr(self, name)}.")
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, pick: Pick) -> Sample:
+        bright, contrast, saturation = 1 + rng.uniform(-1, 1, 3) * (self.brightness, self.contrast, self.saturation)
+        angle = 2 * np.pi * rng.uniform(-self.hue, self.hue)
+        pixels = pixels_of(sample)
+        means = np.array([_mean(pixels[..., c]) for c in range(pixels.shape[2])])
+        colour = pixels.shape[2] == 3
+        mean = float(GREY @ means) if colour else float(means.mean())
+        offset = bright * mean * (1 - contrast)
+        if colour and (self.saturation > 0 or self.hue > 0):
+            turn = np.diag([1.0, saturation, saturation])
+            turn[1:, 1:] = saturation * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+            matrix = bright * contrast * (np.linalg.inv(YIQ) @ turn @ YIQ)
+            out = cv2.transform(pixels, np.column_stack([matrix, np.full(3, offset)]))
+        else:
+            out = _lookup(pixels, lambda v: v * (bright * contrast) + offset)
+        return replace(sample, image=image_tensor(out))
+
+
+def _mean(channel: np.ndarray) -> float:
+    """Of every fourth row and column: enough for a mean, a sixteenth of the time."""
+    return float(channel[::4, ::4].mean())
+
+
+def _lookup(pixels: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A map of single values through a table of all of them."""
+    top = np.iinfo(pixels.dtype).max
+    table = np.clip(np.round(change(np.arange(top + 1, dtype=np.float64))), 0, top).astype(pixels.dtype)
+    return cv2.LUT(pixels, table).reshape(pixels.shape) if pixels.dtype == np.uint8 else np.take(table, pixels)
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """v -> v ** g of the value's range, g log-uniform in 1 / (1 + strength) to 1 + strength."""
+
+    strength: float = 0.5
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, pick: Pick) -> Sample:
+        most = np.log1p(self.strength)
+        power = np.exp(rng.uniform(-most, most))
+        pixels = pixels_of(sample)
+        top = np.iinfo(pixels.dtype).max
+        return replace(sample, image=image_tensor(_lookup(pixels, lambda v: (v / top) ** power * top)))
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Gaussian blur with probability `probability`, its sigma uniform between `low` and `high` pixels."""
+
+    probability: float = 0.5
+    low: float = 0.3
+    high: float = 1.5
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, pick: Pick) -> Sample:
+        draw, sigma = rng.random(), rng.uniform(self.low, self.high)
+        if draw >= self.probability:
+            return sample
+        pixels = pixels_of(sample)
+        out = cv2.GaussianBlur(pixels, (0, 0), sigma, borderType=cv2.BORDER_REFLECT).reshape(pixels.shape)
+        return replace(sample, image=image_tensor(out))
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Normal noise on every value; its deviation is uniform in 0 to `strength`, a share of the value's range (255, 65535)."""
+
+    strength: float = 0.05
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, pick: Pick) -> Sample:
+        pixels = pixels_of(sample)
+        top = np.iinfo(pixels.dtype).max
+        deviation = rng.uniform(0, self.strength) * top
+        noisy = rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(deviation) + pixels
+        return replace(sample, image=image_tensor(np.clip(np.rint(noisy), 0, top).astype(pixels.dtype)))

@@ -1,0 +1,250 @@
+"""Image and truth through one `Placement`: only what the output shows is computed, and shrinking averages first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixelwise.core.sample import Sample, image_tensor
+from pixelwise.core.segments import BOX, NOTHING, TAG, UNKNOWN, Segments, smallest_int
+from pixelwise.data.geometry import Placement, apply, scaling, translation
+
+REDUCE_ABOVE = 1.1  # below this factor bilinear reading sees every source pixel well enough
+MARGIN = 3  # source pixels kept around what the output shows, for the interpolation's neighbours
+
+
+def pixels_of(sample: Sample) -> np.ndarray:
+    """The image as [H, W, C] on the same memory where it lies so."""
+    return np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
+
+
+def warp(sample: Sample, p: Placement) -> Sample:
+    """The sample as `p` shows it: a new image and a new truth of `p.size`.
+
+    Rows that show no pixel (box rows: no part of the box) are dropped; so are rows below `p.min_visible`, and their pixels
+    become UNKNOWN. Tag rows stay. `given_areas` shrink with the share that is seen and grow with the scale; boxes of box
+    rows are warped as boxes (a turned box is the box around it) and clipped; those of mask rows are those of the pixels.
+    """
+    image = image_tensor(warp_image(pixels_of(sample), p))
+    return replace(sample, image=image, truth=None if sample.truth is None else warp_truth(sample.truth, p))
+
+
+def warp_truth(truth: Segments, p: Placement) -> Segments:
+    """See `warp`."""
+    n = len(truth)
+    ids = warp_ids(truth.ids.numpy(), p)
+    after = _counts(ids, n)
+    before = None
+    if p.min_visible > 0 or truth.given_areas is not None:
+        before = _counts(truth.ids.numpy(), n)
+    share = (after > 0).astype(float) if before is None else after / np.maximum(before, 1) / p.magnification
+    boxes = None
+    if truth.given_boxes is not None or truth.kind is not None:
+        boxes, box_share = warp_boxes(truth.boxes.numpy(), p)
+    kept = after > 0
+    if truth.kind is not None:
+        whole = np.isin(truth.kind.numpy(), (BOX, TAG))
+        share = np.where(whole, box_share, share)
+        kept |= (truth.kind.numpy() == BOX) & (box_share > 0)
+    hidden = kept & (share < p.min_visible)
+    if p.things:
+        hidden &= np.array(p.things)[truth.labels.numpy()]
+    if truth.kind is not None:
+        kept |= truth.kind.numpy() == TAG
+        hidden &= truth.kind.numpy() != TAG
+        _forget_boxes(ids, boxes[hidden & (truth.kind.numpy() == BOX)])
+    columns = _columns(truth, after, before, share, p)
+    columns["given_boxes"] = None if truth.given_boxes is None else torch.from_numpy(boxes).float()
+    return _measure_masks(_keep(ids, kept & ~hidden, hidden, columns))
+
+
+def _counts(ids: np.ndarray, rows: int) -> np.ndarray:
+    """[N] pixels that each row owns."""
+    return np.bincount(ids.ravel().astype(np.int64) + 2, minlength=rows + 2)[2:]
+
+
+def warp_boxes(boxes: np.ndarray, p: Placement) -> tuple[np.ndarray, np.ndarray]:
+    """[N, 4] x0 y0 x1 y1 -> the boxes around the warped boxes, clipped to the output, and the share of each that is seen.
+
+    Nine points of each edge are followed, so that a bend is met too.
+    """
+    boxes = boxes.astype(float)
+    t = np.linspace(0, 1, 9)
+    edges = np.concatenate([np.stack(e, 1) for e in ((t, 0 * t), (t, 0 * t + 1), (0 * t, t), (0 * t + 1, t))])  # [36, 2]
+    x = boxes[:, :1] + (boxes[:, 2:3] - boxes[:, :1]) * edges[:, 0]  # [N, 36]
+    y = boxes[:, 1:2] + (boxes[:, 3:] - boxes[:, 1:2]) * edges[:, 1]
+    if len(boxes):
+        x, y = p.to_output(x, y)
+    full = np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], 1) if len(boxes) else boxes
+    seen = full.copy()
+    seen[:, 0::2] = seen[:, 0::2].clip(0, p.size[1])
+    seen[:, 1::2] = seen[:, 1::2].clip(0, p.size[0])
+    area, seen_area = ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (full, seen))
+    return seen, seen_area / np.maximum(area, 1e-9)
+
+
+def _columns(truth: Segments, after: np.ndarray, before: np.ndarray | None, share: np.ndarray, p: Placement
+             ) -> dict[str, Tensor | None]:  # fmt: skip
+    """The table's columns for the output, of all rows, without boxes."""
+    columns = {name: getattr(truth, name) for name in ("labels", "scores", "crowd", "keys", "kind")}
+    areas = truth.given_areas
+    if areas is not None and before is not None:
+        # by pixels where the row has any, else (box and tag rows) by its box
+        grown = np.where(before > 0, after / np.maximum(before, 1), share * p.magnification)
+        areas = areas * torch.from_numpy(grown).float()
+    return {**columns, "given_areas": areas}
+
+
+def _measure_masks(truth: Segments) -> Segments:
+    """Boxes as given for box and tag rows only; those of rows that own pixels are measured."""
+    if truth.given_boxes is None:
+        return truth
+    measured = replace(truth, given_boxes=None)
+    if truth.kind is None:
+        return measured
+    as_given = (truth.kind == BOX) | (truth.kind == TAG)
+    if not as_given.any():
+        return measured
+    return replace(truth, given_boxes=torch.where(as_given[:, None], truth.given_boxes, measured.boxes))
+
+
+def _forget_boxes(ids: np.ndarray, boxes: np.ndarray) -> None:
+    """What is no object's pixel inside these boxes is no longer known; in place."""
+    for x0, y0, x1, y1 in np.round(boxes).astype(int).tolist():
+        window = ids[0, y0:y1, x0:x1]
+        window[window == NOTHING] = UNKNOWN
+
+
+def _keep(ids: np.ndarray, kept: np.ndarray, hidden: np.ndarray, columns: dict[str, Tensor | None]) -> Segments:
+    """Only the rows in `kept` [N]; the pixels of those in `hidden` [N] become UNKNOWN. Empty upper layers go."""
+    if len(ids) > 1:
+        ids = ids[np.append(True, (ids[1:] >= 0).any((1, 2)))]
+    if kept.all():
+        return Segments(torch.from_numpy(ids), **columns)  # type: ignore[arg-type]
+    if len(ids) > 1 and hidden.any():  # what an upper layer no longer knows must not pass for background below
+        lost = (np.append(hidden, [False, False])[ids[1:]]).any(0)
+        ids[0][lost & (ids[0] == NOTHING)] = UNKNOWN
+    lookup = np.full(len(kept) + 2, UNKNOWN, np.int32)
+    lookup[:-2][kept] = np.arange(kept.sum())
+    lookup[-1] = NOTHING
+    rows = torch.from_numpy(np.flatnonzero(kept))
+    table = {name: None if value is None else value[rows] for name, value in columns.items()}
+    small = np.dtype(str(smallest_int(int(kept.sum()))).removeprefix("torch."))
+    return Segments(torch.from_numpy(lookup.astype(small)[ids]), **table)  # type: ignore[arg-type]
+
+
+def warp_ids(ids: np.ndarray, p: Placement, step: int = 1) -> np.ndarray:
+    """[L, H, W] ids -> [L, h, w] at every `step`-th output pixel; outside UNKNOWN in layer 0 and NOTHING in the others."""
+    height, width = p.source
+    x, y = np.arange(step // 2, p.size[1], step) + 0.5, np.arange(step // 2, p.size[0], step) + 0.5
+    fill = np.full((len(ids), 1), NOTHING, ids.dtype)
+    fill[0] = UNKNOWN
+    if p.aligned:
+        m = p.affine
+        columns = np.floor(m[0, 0] * x + m[0, 2]).astype(np.int64)
+        rows = np.floor(m[1, 1] * y + m[1, 2]).astype(np.int64)
+        outside_x, outside_y = (columns < 0) | (columns >= width), (rows < 0) | (rows >= height)
+        picked = ids[:, rows.clip(0, height - 1)]
+        out = np.take(picked, columns.clip(0, width - 1), axis=2)
+        if outside_y.any():
+            out[:, outside_y] = fill[:, :, None]
+        if outside_x.any():
+            out[:, :, outside_x] = fill[:, :, None]
+        return out
+    grid_x, grid_y = (g.astype(np.float32) for g in np.meshgrid(x, y))
+    sx, sy = (np.floor(s).astype(np.int32) for s in p.to_source(grid_x, grid_y))
+    outside = (sx < 0) | (sx >= width) | (sy < 0) | (sy >= height)
+    flat = sy.clip(0, height - 1) * np.int32(width) + sx.clip(0, width - 1)
+    out = np.take(ids.reshape(len(ids), -1), flat, axis=1)
+    if outside.any():
+        out[:, outside] = fill
+    return out
+
+
+def warp_image(pixels: np.ndarray, p: Placement) -> np.ndarray:
+    """[H, W, C] uint8 or uint16 -> [h, w, C]; beyond the border the image is mirrored.
+
+    Where the output is smaller than what it shows, the pixels are averaged over their area first, so nothing aliases.
+    """
+    whole = _whole_steps(p)
+    if whole is not None:
+        return np.ascontiguousarray(pixels[whole[0]][:, whole[1]])
+    points = None
+    if p.bend is not None:
+        x, y = np.arange(p.size[1], dtype=np.float32) + 0.5, np.arange(p.size[0], dtype=np.float32) + 0.5
+        points = p.to_source(*np.meshgrid(x, y))
+    factors = np.hypot(p.affine[:2, 0], p.affine[:2, 1])  # source pixels per output pixel, along x and y
+    window, origin, shrink = _reduced(pixels, _extent(p, points), factors)
+    to_window = scaling(*shrink) @ translation(-origin[0], -origin[1])
+    if points is not None:
+        sx, sy = apply(translation(-0.5, -0.5) @ to_window, *points)
+        return _by_fours(window, lambda part: cv2.remap(
+            part, sx.astype(np.float32), sy.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))  # fmt: skip
+    matrix = (translation(-0.5, -0.5) @ to_window @ p.affine @ translation(0.5, 0.5))[:2]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return _by_fours(window, lambda part: cv2.warpAffine(
+        part, matrix, (p.size[1], p.size[0]), flags=flags, borderMode=cv2.BORDER_REFLECT))  # fmt: skip
+
+
+def _whole_steps(p: Placement) -> tuple[slice | np.ndarray, slice | np.ndarray] | None:
+    """Rows and columns to copy where every output pixel is exactly one source pixel (crops, flips, pads), else None."""
+    m = p.affine
+    if not p.aligned or abs(abs(m[0, 0]) - 1) > 1e-9 or abs(abs(m[1, 1]) - 1) > 1e-9:
+        return None
+    if np.abs(m[:2, 2] - np.round(m[:2, 2])).max() > 1e-9:
+        return None
+    picks: list[slice | np.ndarray] = []
+    for axis, count, size in ((1, p.size[0], p.source[0]), (0, p.size[1], p.source[1])):
+        at = np.floor(m[axis, axis] * (np.arange(count) + 0.5) + round(m[axis, 2])).astype(np.int64)
+        if at.min() < 0 or at.max() >= size:
+            at = at % (2 * size)  # mirrored with the border pixel repeated: period 2 size
+            picks.append(np.where(at < size, at, 2 * size - 1 - at))
+        else:
+            step = 1 if m[axis, axis] > 0 else -1
+            stop = int(at[-1]) + step
+            picks.append(slice(int(at[0]), None if stop < 0 else stop, step))
+    return picks[0], picks[1]
+
+
+def _extent(p: Placement, points: tuple[np.ndarray, np.ndarray] | None) -> tuple[float, float, float, float]:
+    """x0 y0 x1 y1: the part of the source plane that the output shows."""
+    if points is None:
+        h, w = p.size
+        points = p.to_source(np.array([0.0, w, 0.0, w]), np.array([0.0, 0.0, h, h]))
+    return float(points[0].min()), float(points[1].min()), float(points[0].max()), float(points[1].max())
+
+
+def _reduced(pixels: np.ndarray, extent: tuple[float, float, float, float], factors: np.ndarray
+             ) -> tuple[np.ndarray, tuple[int, int], tuple[float, float]]:  # fmt: skip
+    """Cuts out what is seen and averages it down: the window, its origin (x, y) and its scale (x, y), at most 1."""
+    cuts, target, shrink = [], [], []
+    for axis, size in ((0, pixels.shape[1]), (1, pixels.shape[0])):
+        margin = MARGIN * max(1.0, float(factors[axis]))
+        low, high = int(np.floor(extent[axis] - margin)), int(np.ceil(extent[axis + 2] + margin))
+        if extent[axis] < 0 or extent[axis + 2] > size:  # mirrored parts may lie anywhere
+            low, high = 0, size
+        low, high = max(0, low), min(size, high)
+        count = max(1, round((high - low) / factors[axis])) if factors[axis] > REDUCE_ABOVE else high - low
+        cuts.append((low, high))
+        target.append(count)
+        shrink.append(count / (high - low))
+    (x0, x1), (y0, y1) = cuts
+    window = pixels[y0:y1, x0:x1]
+    if shrink != [1.0, 1.0]:
+        window = _by_fours(window, lambda part: cv2.resize(part, (target[0], target[1]), interpolation=cv2.INTER_AREA))
+    return window, (x0, y0), (shrink[0], shrink[1])
+
+
+def _by_fours(pixels: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """OpenCV's warps take four channels at most: more go in groups."""
+    channels = pixels.shape[2]
+    if channels <= 4:
+        out = change(pixels)
+        return out[:, :, None] if out.ndim == 2 else out
+    parts = [change(np.ascontiguousarray(pixels[:, :, c : c + 4])) for c in range(0, channels, 4)]
+    return np.concatenate([part[:, :, None] if part.ndim == 2 else part for part in parts], axis=2)
