@@ -1,6 +1,6 @@
 """Joint histograms of two maps: every metric of regions here is read from how often id a meets id b.
 
-No metric holds one mask per class or segment: a map of N segments against one of M costs one pass and the pairs that meet.
+No metric holds one mask per class or segment: N segments against M cost one pass and the pairs that meet.
 """
 
 from __future__ import annotations

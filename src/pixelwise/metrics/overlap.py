@@ -52,7 +52,7 @@ class ConfusionMatrix:
         called, meaning_called = label_codes(prediction, self.num_classes, self.ignore_index, "prediction")
         true, meaning_true = label_codes(truth, self.num_classes, self.ignore_index, "truth")
         if called.shape != true.shape:
-            raise DataError(f"The prediction is {list(called.shape)}, the truth {list(true.shape)}; they must be equal.")
+            raise DataError(f"The prediction is {list(called.shape)}, the truth {list(true.shape)}: not one size.")
         k = self.num_classes
         columns = np.where(meaning_called < 0, k, meaning_called)
         rows = np.where(meaning_true < 0, k + 1, meaning_true)

@@ -26,7 +26,7 @@ UNIT = 2.0**53  # an IoU above one half is a whole number of 2^-53: as integers 
 
 
 class PanopticQuality:
-    """PQ = SQ * RQ per class, and the means. `classes` says which are things; a mere number of classes leaves that open.
+    """PQ = SQ * RQ per class, and the means. `classes` says which are things; a mere number leaves that open.
 
     Keys of compute(): pq, sq, rq (means over classes); the same with _things and _stuff (NaN where there is no such
     class); with _per_class ([K] float64); tp, fp, fn ([K] int64). Raises ConfigError when there is no class.
@@ -73,7 +73,8 @@ class PanopticQuality:
 
     def merge(self, other: PanopticQuality) -> None:
         """Adds another process's counts. Raises ConfigError when it counts other classes."""
-        if self.num_classes != other.num_classes or not np.array_equal(self.is_thing, other.is_thing):
+        mine, theirs = (None if m.is_thing is None else m.is_thing.tolist() for m in (self, other))
+        if self.num_classes != other.num_classes or mine != theirs:
             raise ConfigError(
                 f"PanopticQuality of {self.num_classes} classes cannot take in one of {other.num_classes}, "
                 "or of other things."

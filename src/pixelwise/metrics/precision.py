@@ -47,7 +47,7 @@ class AveragePrecision:
     def __init__(self, classes: Classes | int, *, max_detections: int = 100) -> None:
         self.num_classes = len(classes) if isinstance(classes, Classes) else int(classes)
         if self.num_classes < 1 or max_detections < 1:
-            raise ConfigError(f"AveragePrecision needs at least 1 class and 1 detection; got {classes}, {max_detections}.")
+            raise ConfigError(f"AveragePrecision needs 1 class and 1 detection; got {classes}, {max_detections}.")
         self.max_detections = int(max_detections)
         self.images: list[_Image] = []
         self.indexes: set[int] = set()
@@ -85,7 +85,7 @@ class AveragePrecision:
         precision, recall = self._evaluate()  # [T, R, K, A], [T, K, A]
         precision, recall = (np.where(values < 0, np.nan, values) for values in (precision, recall))
         whole = precision[..., 0]
-        at = {"ap": slice(None), "ap50": 0, "ap75": 5}
+        at = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}  # rows of IoU thresholds
         out: dict[str, Any] = {name: nan_mean(whole[rows]) for name, rows in at.items()}
         out |= {f"ap_{name}": nan_mean(precision[..., AREAS.index(name)]) for name in RANGES}
         out["ar"] = nan_mean(recall[..., 0])
@@ -110,7 +110,8 @@ class AveragePrecision:
         ordered = sorted(self.images, key=lambda image: (image.index is None, image.index or 0))
         truth, found = _coco(ordered, self.num_classes)
         if not truth["annotations"]:
-            return np.full((10, 101, self.num_classes, len(AREAS)), -1.0), np.full((10, self.num_classes, len(AREAS)), -1.0)
+            k, a = self.num_classes, len(AREAS)
+            return np.full((10, 101, k, a), -1.0), np.full((10, k, a), -1.0)
         judge = COCOeval_faster(COCO(truth), COCO(found), "segm", ranges=RANGES, print_function=_silent)
         judge.params.maxDets = [self.max_detections]
         judge.evaluate()
@@ -124,7 +125,8 @@ def _silent(*_: Any) -> None:
 
 def _annotation(label: int, code: dict[str, Any], area: float, *, crowd: bool = False, **more: Any) -> dict[str, Any]:
     # the box is never looked at; COCO would take a detection's area from it where results are loaded from a file
-    return {"category_id": label, "segmentation": code, "area": area, "iscrowd": int(crowd), "bbox": [0, 0, 0, 0], **more}
+    fixed = {"category_id": label, "segmentation": code, "area": area, "iscrowd": int(crowd), "bbox": [0, 0, 0, 0]}
+    return {**fixed, **more}
 
 
 def _objects(truth: Segments) -> list[dict[str, Any]]:
@@ -146,9 +148,9 @@ def _coco(images: list[_Image], num_classes: int) -> tuple[dict[str, Any], dict[
         if image.unknown is not None:
             called = sorted({found["category_id"] for found in image.found})
             objects += [_annotation(label, image.unknown, 0, crowd=True) for label in called]
-        for annotations, listed in zip(sets, (objects, image.found)):
-            first = len(annotations) + 1
-            annotations += [{**a, "id": first + j, "image_id": i} for j, a in enumerate(listed)]
+        for entries, new in zip(sets, (objects, image.found)):
+            first = len(entries) + 1
+            entries += [{**entry, "id": first + j, "image_id": i} for j, entry in enumerate(new)]
     shared = {
         "info": {},
         "images": [{"id": i, "height": image.size[0], "width": image.size[1]} for i, image in enumerate(images)],

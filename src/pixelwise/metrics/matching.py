@@ -1,0 +1,144 @@
+"""Instance F1 and TP / (TP + FP + FN) at IoU thresholds, as nuclei are judged (Caicedo et al. 2019).
+
+At each threshold predicted and true objects of one class are matched one to one, as many as possible, among pairs whose
+IoU is at least the threshold (`strict=True`: above it, the wording of the 2018 Data Science Bowl; the two differ only
+where an IoU equals the threshold). Scores of predictions play no part.
+
+Truth that is UNKNOWN never counts: it is taken out of predictions before IoU is measured. Crowd is neither matched nor
+missed. A prediction without a match that lies for more than half on unknown pixels and on crowd of its class is left
+out, as in panoptic quality. Objects may overlap on either side.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from pixelwise.core.classes import Classes
+from pixelwise.core.segments import UNKNOWN, Segments
+from pixelwise.errors import ConfigError
+from pixelwise.metrics.histogram import MARKS, check_size, checked_labels, divide, nan_mean, pairs
+
+THRESHOLDS = tuple(np.arange(50, 100, 5) / 100)
+
+
+class InstanceF1:
+    """F1 = 2 TP / (2 TP + FP + FN) and accuracy = TP / (TP + FP + FN), pooled over the data set or per image.
+
+    per_image False: counts are pooled over all images, scores are means over classes (a class without any object is
+    NaN and left out). per_image True: classes are pooled within an image, scores are means over images (an image
+    without true and predicted objects is left out), as the Data Science Bowl scores.
+
+    Keys of compute(): f1 and accuracy, the means over the thresholds; f1_50, f1_75, accuracy_50, accuracy_75;
+    f1_per_threshold, accuracy_per_threshold [T] float64; f1_per_class, accuracy_per_class [K] float64 (pooled, mean
+    over thresholds); tp, fp, fn [T, K] int64. A key such as f1_50 is there if 0.5 is among `thresholds`. Raises ConfigError
+    for thresholds that are not within 0..1.
+    """
+
+    def __init__(self, classes: Classes | int, *, thresholds: tuple[float, ...] = THRESHOLDS, strict: bool = False,
+                 per_image: bool = False) -> None:  # fmt: skip
+        self.num_classes = len(classes) if isinstance(classes, Classes) else int(classes)
+        self.thresholds = tuple(float(t) for t in thresholds)
+        if self.num_classes < 1 or not self.thresholds or not all(0 < t <= 1 for t in self.thresholds):
+            raise ConfigError(f"InstanceF1 needs 1 class or more and thresholds in 0..1; got {classes}, {thresholds}.")
+        self.strict, self.per_image = strict, per_image
+        self.counts = np.zeros((3, len(self.thresholds), self.num_classes), np.int64)  # tp, fp, fn
+        self.images: list[np.ndarray] = []  # [3, T] of each image, kept where scores are averaged over images
+
+    def update(self, prediction: Segments, truth: Segments, index: int | None = None) -> None:
+        """Adds one image. `index` is taken because all metrics are called alike; the order does not matter here.
+
+        Rows without pixels are no objects. Raises DataError when the sizes differ or a label is no class.
+        """
+        check_size(prediction, truth)
+        p_label = checked_labels(prediction, self.num_classes, "prediction")
+        t_label = checked_labels(truth, self.num_classes, "truth")
+        t, p, shared, void = _meetings(prediction, truth)
+        same = t_label[t] == p_label[p]
+        t, p, shared = t[same], p[same], shared[same]
+        t_area, p_area = truth.pixel_counts.cpu().numpy(), prediction.pixel_counts.cpu().numpy()
+        crowd = truth.crowd.cpu().numpy()
+        on_crowd = np.bincount(p[crowd[t]], shared[crowd[t]], len(prediction))
+        excused = void + on_crowd > 0.5 * p_area
+        iou = np.where(crowd[t], 0.0, shared / (t_area[t] + p_area[p] - void[p] - shared))
+        objects = (t_area > 0) & ~crowd
+        counts = np.zeros_like(self.counts)
+        for i, threshold in enumerate(self.thresholds):
+            close = iou > threshold if self.strict else iou >= threshold
+            pair_t, pair_p = _match(t[close], p[close], len(truth), len(prediction))
+            missed, alarms = objects.copy(), (p_area > 0) & ~excused
+            missed[pair_t] = alarms[pair_p] = False
+            for kind, labels in enumerate((t_label[pair_t], p_label[alarms], t_label[missed])):
+                counts[kind, i] = np.bincount(labels, minlength=self.num_classes)
+        self.counts = self.counts + counts
+        if self.per_image:
+            self.images.append(counts.sum(2))
+
+    def merge(self, other: InstanceF1) -> None:
+        """Adds another process's counts. Raises ConfigError when it was set up otherwise."""
+        mine, theirs = ((m.num_classes, m.thresholds, m.strict, m.per_image) for m in (self, other))
+        if mine != theirs:
+            raise ConfigError(f"InstanceF1 of (classes, thresholds, strict, per_image) {mine} cannot take in {theirs}.")
+        self.counts = self.counts + other.counts
+        self.images = self.images + other.images
+
+    def compute(self) -> dict[str, Any]:
+        """The scores so far, in 0..1; see the class for the keys. NaN where there was no object."""
+        out: dict[str, Any] = {}
+        for name, rule in (("f1", _f1), ("accuracy", _accuracy)):
+            pooled = rule(*self.counts)  # [T, K]
+            if self.per_image:
+                curve = _mean_over_images([rule(*image) for image in self.images], len(self.thresholds))
+            else:
+                curve = np.array([nan_mean(row) for row in pooled])
+            out[name] = nan_mean(curve)
+            out |= {f"{name}_{round(100 * t)}": float(v) for t, v in zip(self.thresholds, curve) if t in (0.5, 0.75)}
+            out[f"{name}_per_threshold"] = curve
+            out[f"{name}_per_class"] = np.array([nan_mean(column) for column in pooled.T])
+        return out | {kind: counts.copy() for kind, counts in zip(("tp", "fp", "fn"), self.counts)}
+
+
+def _f1(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
+    return divide(2 * tp, 2 * tp + fp + fn)
+
+
+def _accuracy(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> np.ndarray:
+    return divide(tp, tp + fp + fn)
+
+
+def _mean_over_images(scores: list[np.ndarray], count: int) -> np.ndarray:
+    """[count] means over the images that are not NaN, summed so that their order does not matter."""
+    kept = [score for score in scores if not np.isnan(score).any()]
+    return np.array([math.fsum(s[i] for s in kept) / len(kept) if kept else math.nan for i in range(count)])
+
+
+def _match(t: np.ndarray, p: np.ndarray, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest one-to-one matching among the pairs (t, p): its true and its predicted rows."""
+    if not len(t):
+        return t, p
+    graph = csr_array((np.ones(len(t), np.int8), (t, p)), shape=(n, m))
+    partner = maximum_bipartite_matching(graph, perm_type="column")
+    matched = np.flatnonzero(partner >= 0)
+    return matched, partner[matched]
+
+
+def _meetings(prediction: Segments, truth: Segments) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """t, p, shared [P]: true and predicted rows that meet, in which layers ever, and the pixels they share.
+
+    And void [M]: pixels of each prediction that are unknown in the truth.
+    """
+    n, m = len(truth), len(prediction)
+    unknown = truth.unknown
+    met = []
+    void = np.zeros(m)
+    for layer in prediction.ids.to(truth.ids.device):
+        predicted = layer.int() + MARKS
+        void += np.bincount(predicted[unknown].cpu().numpy(), minlength=m + MARKS)[MARKS:]
+        met += [pairs(own.int() - UNKNOWN, n + MARKS, predicted, m + MARKS) for own in truth.ids]
+    t, p, shared = (np.concatenate(column) for column in zip(*met))
+    rows = (t >= MARKS) & (p >= MARKS)  # a row lives in one layer, so each pair of rows comes once
+    return t[rows] - MARKS, p[rows] - MARKS, shared[rows], void
