@@ -1,0 +1,141 @@
+"""`open_data`: any folder that a format knows -> a `DataSet` of records, read one `Sample` at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixelwise.core import registry
+from pixelwise.core.classes import Classes
+from pixelwise.core.sample import Sample, image_tensor
+from pixelwise.core.segments import Segments
+from pixelwise.data.io import MAX_PIXELS, read_image
+from pixelwise.errors import DataError, ImageError, nearest
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image and the files of its truth.
+
+    name       relative path below the images' folder without the ending; unique in the set
+    semantic   the class map, `instances` the map of ids, where there are such files
+    """
+
+    name: str
+    image: Path
+    semantic: Path | None = None
+    instances: Path | None = None
+    split: str = "train"
+
+    @property
+    def labelled(self) -> bool:
+        return self.semantic is not None or self.instances is not None
+
+
+Reader = Callable[[Record], Segments]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A data set on disk. Pickles, so that workers get their own.
+
+    splits    {"train" | "val" | "test" | ...: records}
+    notes     what was found by looking rather than told, a sentence each
+    channels  every sample has so many; grey images are repeated where others are RGB
+    dtype     "uint8" or "uint16"; 8-bit images of a 16-bit set are scaled by 257, so that white stays white
+    reader    Record -> Segments: how this format's truth is read; not called for records without truth
+    unpaired  images that were left out because they have no mask (only with missing="skip")
+    """
+
+    root: Path
+    format: str
+    classes: Classes
+    splits: dict[str, tuple[Record, ...]]
+    reader: Reader
+    notes: tuple[str, ...] = ()
+    channels: int = 3
+    dtype: str = "uint8"
+    default_task: str = "semantic"
+    max_pixels: int = MAX_PIXELS
+    unpaired: tuple[Path, ...] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return sum(len(records) for records in self.splits.values())
+
+    def __iter__(self) -> Iterator[Record]:
+        for records in self.splits.values():
+            yield from records
+
+    def records(self, split: str) -> tuple[Record, ...]:
+        """Raises DataError naming the splits there are."""
+        if split not in self.splits:
+            sizes = ", ".join(f"{name} ({len(records)} images)" for name, records in self.splits.items())
+            raise DataError(f"{self.root} has no split '{split}'; {nearest(split, self.splits)}. There are: {sizes}.")
+        return self.splits[split]
+
+    def read(self, record: Record) -> Sample:
+        """Image and truth, checked against each other.
+
+        Returns a Sample of `channels` x H x W; `truth` is None for a record without files of truth.
+        Raises ImageError for a file that cannot be read, DataError for sizes that differ and for ids that are in no
+        table, naming file, id and count.
+        """
+        pixels = self.read_pixels(record)
+        if not record.labelled:
+            return Sample(image_tensor(pixels), None, record.name)
+        truth = self.reader(record)
+        height, width = pixels.shape[:2]
+        if truth.size != (height, width):
+            raise _size_error(record, (height, width), truth.size)
+        return Sample(image_tensor(pixels), truth, record.name)
+
+    def read_pixels(self, record: Record) -> np.ndarray:
+        """The image alone, [H, W, C] or [H, W] in the set's channels and dtype."""
+        pixels = read_image(record.image, max_pixels=self.max_pixels, channels=self.channels)
+        if pixels.dtype == np.uint8 and self.dtype == "uint16":
+            return pixels.astype(np.uint16) * np.uint16(257)
+        if pixels.dtype != np.dtype(self.dtype):
+            raise ImageError(record.image, f"has {pixels.dtype} values, the data set has {self.dtype}.")
+        return pixels
+
+
+def _size_error(record: Record, image: tuple[int, int], mask: tuple[int, int]) -> DataError:
+    path = record.semantic or record.instances
+    turned = image == mask[::-1]
+    hint = ("It would fit the image before its EXIF rotation, which viewers apply: turn the mask, or strip the tag from "
+            "the image." if turned else "Export them at one size.")  # fmt: skip
+    return DataError(
+        f"{path}: the mask is {mask[1]} x {mask[0]} pixels, its image {record.image} is {image[1]} x {image[0]} "
+        f"(width x height). {hint}")  # fmt: skip
+
+
+def open_data(root: str | Path, format: str | None = None, **options: Any) -> DataSet:
+    """Opens a data set.
+
+    format   a name of `pixelwise list formats`; None asks each format whether it recognises the folder, the plain
+             folder reader last
+    options  the format's own, by name
+    Raises DataError for a path that does not exist or is no folder, ConfigError for an unknown format or option.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise DataError(f"{root}: there is no such folder.")
+    if not root.is_dir():
+        raise DataError(f"{root}: is a file; a data set is a folder with images and masks.")
+    if format is None:
+        format = recognise(root)
+    module = registry.load("formats", format)
+    registry.check_options(module.open, options, f"Format '{format}'")
+    return module.open(root, **options)
+
+
+def recognise(root: Path) -> str:
+    """The name of the format of a folder. Raises DataError when several formats other than the plain folder claim it."""
+    claims = [name for name in registry.modules("formats") if name != "folder" and registry.load("formats", name).recognise(root)]
+    if len(claims) > 1:
+        raise DataError(f"{root} looks like {' and like '.join(claims)}; say which with format=... (--data.format).")
+    return claims[0] if claims else "folder"

@@ -1,0 +1,131 @@
+"""The class table beside the data: `classes.txt` or `classes.json`.
+
+classes.txt has one class a line, `#` begins a comment:
+
+    # index name r g b word
+    0 road       128 64 128
+    1 person     220 20 60   thing
+    2 "gate 7"   0 0 90
+    3 ground     nothing
+    11 unknown   0 0 0       void
+
+index is the id on disk. The colour is optional (all classes or none) and is what colour masks are read through. The word is
+optional: `thing` (countable), `stuff` (the default), `void` (unknown, no class: never counts), `nothing` (known to be none
+of the classes). A comment `# ignore index: 255` makes that id void as well, also where a class line has it. Without any
+index the lines are names, from id 0 on; `__ignore__` is then void (255).
+
+classes.json holds `Classes.to_dict()`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pixelwise.core.classes import Classes
+from pixelwise.errors import ConfigError, DataError
+
+Colour = tuple[int, int, int]
+NAMES = ("classes.txt", "classes.json", "class_names.txt", "labels.txt", "label_colors.txt")
+LINE = re.compile(r'(?P<index>-?\d+)\s+(?P<name>"[^"]+"|\S.*?)(?P<rgb>(?:\s+\d+){3})?(?:\s+(?P<word>thing|stuff|void|nothing))?')
+IGNORE = re.compile(r"ignore[\s_-]*(?:index|id|label)\s*[:=]?\s*(-?\d+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What the ids and colours on disk mean.
+
+    classes  the classes; `classes.ids` are ids on disk
+    nothing  ids on disk of pixels that are known to belong to no class
+    colours  {(r, g, b): id on disk} for colour masks, with those of void and nothing; empty where none are given
+    told_things  whether the table says which classes are things
+    told_void    whether the table says what is void
+    """
+
+    classes: Classes
+    nothing: tuple[int, ...] = ()
+    colours: dict[Colour, int] = field(default_factory=dict)
+    told_things: bool = False
+    told_void: bool = False
+
+
+def find_table(root: Path) -> Path | None:
+    """The first class table beside the data, if there is one."""
+    return next((root / name for name in NAMES if (root / name).is_file()), None)
+
+
+def read_table(path: str | Path) -> Table:
+    """Reads a class table. Raises DataError naming file and line."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the class table cannot be read ({error}).") from None
+    try:
+        return _from_json(text) if path.suffix == ".json" else _from_text(text)
+    except (ConfigError, DataError, ValueError) as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def from_classes(classes: Classes) -> Table:
+    """A table from classes that someone made."""
+    colours = dict(zip(classes.colours, classes.ids))
+    return Table(classes=classes, colours=colours, told_things=bool(classes.things), told_void=True)
+
+
+def _from_json(text: str) -> Table:
+    data = json.loads(text)
+    if not isinstance(data, dict) or "names" not in data:
+        raise DataError('expected an object with "names" (and "things", "colours", "ids", "void", "nothing").')
+    table = from_classes(Classes.from_dict(data))
+    return table if data.get("colours") else Table(classes=table.classes, told_things=table.told_things, told_void=True)
+
+
+def _from_text(text: str) -> Table:
+    void = [int(i) for line in text.splitlines() if line.lstrip().startswith("#") for i in IGNORE.findall(line)]
+    lines = [(n, line.split("#")[0].strip()) for n, line in enumerate(text.splitlines(), 1)]
+    lines = [(n, line) for n, line in lines if line]
+    if not lines:
+        raise DataError("the class table names no class; write lines `index name r g b`.")
+    if not any(re.match(r"-?\d", line) for _, line in lines):
+        return _from_names([line for _, line in lines], void)
+    rows = [_row(n, line) for n, line in lines]
+    void += [index for index, _, _, word in rows if word == "void"]
+    nothing = tuple(index for index, _, _, word in rows if word == "nothing" and index not in void)
+    kept = [row for row in rows if row[0] not in void and row[0] not in nothing]
+    coloured = [row for row in kept if row[2] is not None]
+    if coloured and len(coloured) != len(kept):
+        bare = next(name for _, name, colour, _ in kept if colour is None)
+        raise DataError(f"some classes have a colour and '{bare}' has none; give all of them one, or none.")
+    twice = {row[2] for row in coloured if sum(row[2] == other[2] for other in coloured) > 1}
+    classes = Classes(
+        names=tuple(name for _, name, _, _ in kept),
+        things=tuple(name for _, name, _, word in kept if word == "thing"),
+        colours=tuple(colour for _, _, colour, _ in coloured if colour is not None),
+        ids=tuple(index for index, *_ in kept),
+        void=tuple(dict.fromkeys(void)) or (255,),
+        nothing=bool(nothing),
+    )
+    colours = {} if twice else {colour: index for index, _, colour, _ in reversed(rows) if colour is not None}
+    told = any(word in ("thing", "stuff") for _, _, _, word in kept)
+    return Table(classes=classes, nothing=nothing, colours=colours, told_things=told, told_void=bool(void))
+
+
+def _row(number: int, line: str) -> tuple[int, str, Colour | None, str | None]:
+    match = LINE.fullmatch(line)
+    if match is None:
+        raise DataError(f"line {number} '{line}' is no class; expected `index name r g b`, then perhaps thing, stuff, void or nothing.")
+    rgb = match["rgb"]
+    colour = tuple(int(v) for v in rgb.split()) if rgb else None
+    if colour and max(colour) > 255:
+        raise DataError(f"line {number}: the colour {colour} has a value above 255.")
+    return int(match["index"]), match["name"].strip('"'), colour, match["word"]  # type: ignore[return-value]
+
+
+def _from_names(names: list[str], void: list[int]) -> Table:
+    """Names alone, as labelme and VOC tools write them."""
+    unknown = [n for n in names if n == "__ignore__"]
+    names = [n for n in names if n != "__ignore__"]
+    return Table(classes=Classes(names=tuple(names), void=tuple(void) or (255,)), told_void=bool(void or unknown))
