@@ -30,10 +30,11 @@ class Classes:
     things   names of the countable classes (objects); all others are stuff.
     colours  K RGB triples 0..255; distinct ones are made where none are given.
     ids      K ids on disk, `ids[k]` stands for label k; 0..K-1 where none are given.
-    void     ids on disk whose pixels are unknown: they never count, in no loss and no metric.
+    void     ids on disk whose pixels are unknown: they never count, in no loss and no metric. The usual 255 is left out
+             where it is the id of a class (masks of 0 and 255).
     nothing  whether a pixel may be known to belong to no class (the ground around nuclei). Nets that label every pixel
              then get one more channel for it, the last.
-    Raises ConfigError on duplicate names, unknown things, wrong lengths, an id that is both a class and void.
+    Raises ConfigError on duplicate names, unknown things, wrong lengths or colours, an id both of a class and void.
     """
 
     names: tuple[str, ...]
@@ -45,6 +46,9 @@ class Classes:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
+        for field in ("names", "things"):
+            if isinstance(getattr(self, field), str):  # a string is a sequence too, of its letters
+                raise ConfigError(f"{field} must be a list of names, got the one string {getattr(self, field)!r}.")
         put(self, "names", tuple(str(n) for n in self.names))
         put(self, "things", tuple(str(n) for n in self.things))
         put(self, "ids", tuple(int(i) for i in self.ids) or tuple(range(len(self.names))))
@@ -65,6 +69,9 @@ class Classes:
         for field, values in (("ids", self.ids), ("colours", self.colours)):
             if len(values) != len(self.names):
                 raise ConfigError(f"{len(self.names)} class names but {len(values)} {field}.")
+        for colour in self.colours:
+            if len(colour) != 3 or not all(0 <= v <= 255 for v in colour):
+                raise ConfigError(f"A colour is three numbers 0..255, red, green and blue; got {list(colour)}.")
         if len(set(self.ids)) != len(self.ids):
             raise ConfigError(f"The ids on disk must differ; got {list(self.ids)}.")
         both = set(self.ids) & set(self.void)
@@ -85,7 +92,10 @@ class Classes:
         return np.array([n in self.things for n in self.names], dtype=bool)
 
     def only(self, names: Sequence[str], *, nothing: bool | None = None) -> Classes:
-        """These classes alone, in their order here."""
+        """These classes alone, in their order here. Raises ConfigError for a name that is no class."""
+        for name in names:
+            if name not in self.names:
+                raise ConfigError(f"'{name}' is no class; {nearest(name, self.names)}")
         rows = [k for k, n in enumerate(self.names) if n in set(names)]
         return Classes(
             names=tuple(self.names[k] for k in rows),
@@ -109,8 +119,15 @@ class Classes:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Classes:
+        """From the values of `to_dict`. Raises ConfigError for an unknown, missing or malformed field."""
         known = {"names", "things", "colours", "ids", "void", "nothing"}
         for key in data:
             if key not in known:
                 raise ConfigError(f"Classes has no field '{key}'; {nearest(key, known)}")
-        return cls(**{k: tuple(map(tuple, v)) if k == "colours" else v for k, v in data.items()})
+        if "names" not in data:
+            raise ConfigError("Classes needs the field 'names'.")
+        try:
+            fields: dict[str, Any] = {k: tuple(map(tuple, v)) if k == "colours" else v for k, v in data.items()}
+            return cls(**fields)
+        except TypeError as error:
+            raise ConfigError(f"Classes cannot be made of {dict(data)}: {error}.") from error

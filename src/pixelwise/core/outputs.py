@@ -1,4 +1,4 @@
-"""What a net returns, on the grid it computes, and how it is read: `probs`, `class_map`, `candidates`, one image at a time.
+"""What a net returns, on its own grid, and how it is read: `probs`, `class_map`, `candidates`, one image at a time.
 
 A task reads; it never asks which kind of output it has. A new kind brings these three readings and its loss.
 """
@@ -48,8 +48,9 @@ class Merge:
 
     paint      by falling score; kept when at least `overlap` of it is still free (Kirillov et al. 2019, 1801.00868)
     argmax     each pixel goes to the candidate with the largest score x mask; kept above `score` when at least
-               `overlap` of its own mask is left (Cheng et al. 2021, 2107.06278)
-    partition  the candidates do not overlap; all are kept
+               `overlap` of its own mask is left (Cheng et al. 2021, 2107.06278). Pixels where its mask is below 0.01,
+               which no answer can show, are not counted as left.
+    partition  the candidates do not overlap; all are kept, and what none covers is known to be nothing
     Stuff segments below `stuff_area` pixels become unknown.
     """
 
@@ -80,8 +81,11 @@ class Candidates:
 class Output(Protocol):
     """What every kind of output can do for image i of the batch."""
 
-    frames: tuple[Frame, ...]
-    aux: tuple[tuple[str, float, Any], ...]
+    @property
+    def frames(self) -> tuple[Frame, ...]: ...
+
+    @property
+    def aux(self) -> tuple[tuple[str, float, Any], ...]: ...
 
     def probs(self, i: int, window: Window | None = None) -> Tensor: ...
 
@@ -198,7 +202,7 @@ def components(output: Output, i: int, channels: int) -> Candidates:
 def _winning_probs(output: Output, i: int, class_map: np.ndarray, channels: int) -> np.ndarray:
     """[H, W] float32 probability of the channel that the class map shows, strip by strip."""
     strips = [output.probs(i, strip).amax(0) for strip in cut_strips(output.frames[i], None, channels)]
-    return torch.cat(strips).cpu().numpy().reshape(class_map.shape)
+    return torch.cat(strips).detach().cpu().numpy().reshape(class_map.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,12 +241,15 @@ class Queries:
         return torch.cat(strips)
 
     def candidates(self, i: int) -> Candidates:
-        """Every query whose mask exceeds 0.5 somewhere, as soft masks cut where they fall below 0.01."""
-        scores = self.classes[i].float().softmax(-1)[:, :-1]
+        """Every query whose mask exceeds 0.01 somewhere, as soft masks cut to the box of what does.
+
+        A mask that nowhere reaches 0.5 is no segment, but under "argmax" it takes pixels from others.
+        """
+        scores = self.classes[i].detach().float().softmax(-1)[:, :-1]
         boxes, crops, rows = [], [], []
         for q in range(self.masks.shape[1]):
-            mask = _read(self.masks[i, q : q + 1], self.frames[i], None, self.align_corners)[0].sigmoid()
-            if float(mask.max()) <= 0.5:
+            mask = _read(self.masks[i, q : q + 1].detach(), self.frames[i], None, self.align_corners)[0].sigmoid()
+            if float(mask.max()) <= 0.01:
                 continue
             mask_np = mask.cpu().numpy()
             alive = mask_np > 0.01
@@ -277,7 +284,7 @@ def register(kind: type, tensors: Sequence[str]) -> None:
         children = list(children)
         values, marks = context
         aux = tuple((n, w, child) for (n, w), child in zip(marks, children[len(tensors) :]))
-        made = object.__new__(kind)  # no checks: children may be placeholders
+        made: Any = object.__new__(kind)  # no checks: children may be placeholders
         for name, value in (*zip(tensors, children), *zip(static, values), ("aux", aux)):
             object.__setattr__(made, name, value)
         return made

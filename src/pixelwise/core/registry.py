@@ -25,7 +25,7 @@ def modules(kind: str) -> dict[str, str]:
     dotted = "pixelwise." + FOLDERS[kind].replace("/", ".")
     found = {p.stem: f"{dotted}.{p.stem}" for p in sorted(folder.glob("[!_]*.py"))}
     for entry in entry_points(group=f"pixelwise.{kind}"):
-        found.setdefault(entry.name, entry.value)
+        found.setdefault(entry.name, entry.module)
     return found
 
 
@@ -63,7 +63,8 @@ def create_model(name: str, *, classes: int, **options: Any) -> Any:
     architecture, variant = split_variant(name)
     module = load("models", architecture)
     if variant not in module.VARIANTS:
-        raise ConfigError(f"{architecture} has no variant '{variant}'; {nearest(variant, filter(None, module.VARIANTS))}")
+        hint = nearest(variant, filter(None, module.VARIANTS))
+        raise ConfigError(f"{architecture} has no variant '{variant}'; {hint}")
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
         raise ConfigError(f"classes must be a whole number of at least 1, got {classes!r}.")
     check_options(module.build, options, f"Model '{name}'")

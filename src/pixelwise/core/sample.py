@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pixelwise.core.outputs import Frame
 from pixelwise.core.segments import COLUMNS, NOTHING, UNKNOWN, Segments
-from pixelwise.errors import ModelFileError, nearest
+from pixelwise.errors import DataError, ModelFileError, nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +37,10 @@ class Sample:
 
 
 def image_tensor(pixels: np.ndarray) -> Tensor:
-    """[H, W] or [H, W, C] array -> [C, H, W] tensor on the same memory."""
+    """[H, W] or [H, W, C] array -> [C, H, W] tensor, on the same memory where that may be written to."""
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    pixels = np.ascontiguousarray(pixels)
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +64,19 @@ class Preprocessing:
             object.__setattr__(self, name, values)
             if len(values) != self.channels:
                 raise ModelFileError(f"preprocessing: {self.channels} channels but {len(values)} values of {name}.")
-        if min(self.std) <= 0 or self.range <= 0:
+        if not (self.channels > 0 and min(self.std) > 0 and self.range > 0):  # a NaN is refused too
             raise ModelFileError(f"preprocessing: std {self.std} and range {self.range} must be above 0.")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] as stored -> float32, on the same device and in the same memory format."""
+        """[B, C, H, W] as stored -> float32, on the same device and in the same memory format.
+
+        Raises DataError when the images have another number of channels.
+        """
+        if images.shape[1] != self.channels:
+            raise DataError(
+                f"images have {images.shape[1]} channels, the net takes {self.channels} ({self.order or 'unnamed'}): "
+                "convert them, or use a model that was trained on such images."
+            )
         mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * self.range
         scale = 1.0 / (torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * self.range)
         images = images.to(torch.int32).float() if images.dtype == torch.uint16 else images.float()
@@ -82,7 +91,12 @@ class Preprocessing:
         for key in data:
             if key not in known:
                 raise ModelFileError(f"preprocessing has no field '{key}'; {nearest(key, known)}")
-        return cls(**data)
+        try:
+            return cls(**data)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ModelFileError):
+                raise
+            raise ModelFileError(f"preprocessing cannot be made of {dict(data)}: {error}.") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,19 +138,25 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample], *, size: tuple[int, int] | None = None) -> Batch:
-    """Stacks samples; smaller ones are padded at the right and below (images with their border's colour, ids UNKNOWN)."""
+    """Stacks samples; smaller ones are padded right and below (images with their border's colour, ids UNKNOWN).
+
+    Beside samples that have a truth, one that has none is unknown everywhere. Raises DataError, naming the sample,
+    where channels, types or sizes do not go together.
+    """
     height = max(s.size[0] for s in samples) if size is None else size[0]
     width = max(s.size[1] for s in samples) if size is None else size[1]
+    for sample in samples:
+        _check(sample, samples[0], height, width)
     images = torch.stack([_pad_image(s.image, height, width) for s in samples])
     frames = tuple(Frame(s.size, (height, width), (0, 0, *s.size)) for s in samples)
     truths = [s.truth for s in samples]
     ids, tables = None, []
-    if all(t is not None for t in truths):
-        layers = max(len(t.ids) for t in truths if t is not None)
-        widest = max((t.ids.dtype for t in truths if t is not None), key=lambda d: d.itemsize)
+    if any(t is not None for t in truths):
+        known = [Segments.empty(s.size, fill=UNKNOWN) if s.truth is None else s.truth for s in samples]
+        layers = max(len(t.ids) for t in known)
+        widest = max((t.ids.dtype for t in known), key=lambda d: d.itemsize)
         ids = torch.full((len(samples), layers, height, width), NOTHING, dtype=widest)
-        for i, truth in enumerate(truths):
-            assert truth is not None
+        for i, truth in enumerate(known):
             h, w = truth.size
             ids[i, 0, h:] = UNKNOWN
             ids[i, 0, :, w:] = UNKNOWN
@@ -144,6 +164,19 @@ def collate(samples: Sequence[Sample], *, size: tuple[int, int] | None = None) -
             tables.append({name: getattr(truth, name) for name in COLUMNS})
     return Batch(images.contiguous(memory_format=torch.channels_last), ids, tuple(tables), frames,
                  tuple(s.name for s in samples), tuple(s.complete for s in samples))  # fmt: skip
+
+
+def _check(sample: Sample, first: Sample, height: int, width: int) -> None:
+    image, like = sample.image, first.image
+    if image.shape[0] != like.shape[0] or image.dtype != like.dtype:
+        raise DataError(
+            f"'{sample.name}' has {image.shape[0]} channels of {image.dtype}, '{first.name}' {like.shape[0]} of "
+            f"{like.dtype}: the images of one data set must agree."
+        )
+    if sample.truth is not None and sample.truth.size != sample.size:
+        raise DataError(f"'{sample.name}': the image is {sample.size}, its truth {sample.truth.size} (height, width).")
+    if sample.size[0] > height or sample.size[1] > width:
+        raise DataError(f"'{sample.name}' is {sample.size}, more than the {(height, width)} to pad to (height, width).")
 
 
 def _pad_image(image: Tensor, height: int, width: int) -> Tensor:

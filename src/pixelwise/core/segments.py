@@ -1,7 +1,7 @@
 """`Segments`: the one answer type for truth, prediction and pseudo-label, in all three tasks.
 
-Every pixel p has the pair P(p) = (class, instance). `ids` holds a row of the tables at each pixel; `labels[row]` is the class,
-the row itself the instance. Overlapping objects take further layers.
+Every pixel p has the pair P(p) = (class, instance). `ids` holds a row of the tables at each pixel; `labels[row]` is the
+class, the row itself the instance. Overlapping objects take further layers.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ MASK, BOX, SCRIBBLE, TAG = range(4)  # kinds of supervision of a row
 COLUMNS = ("labels", "scores", "crowd", "keys", "kind", "given_areas", "given_boxes")
 
 
-def _tensor(values: Any, dtype: torch.dtype) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.to(dtype)
-    return torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
+def _tensor(values: Any, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
+    """The values as a tensor, on the same memory where that is possible."""
+    if not isinstance(values, Tensor):
+        array = np.ascontiguousarray(values)
+        array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)  # torch refuses the others
+        values = torch.from_numpy(array)
+    return values.to(device=device, dtype=dtype)
 
 
 def smallest_int(rows: int) -> torch.dtype:
@@ -60,23 +63,24 @@ class Segments:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        ids = self.ids if isinstance(self.ids, Tensor) else torch.from_numpy(np.ascontiguousarray(self.ids))
+        ids = _tensor(self.ids)
         if ids.ndim == 2:
             ids = ids[None]
-        if ids.ndim != 3 or ids.is_floating_point() or ids.dtype in (torch.bool, torch.uint8):
-            raise DataError(f"ids must be [L, H, W] or [H, W] of a signed integer type, got {list(ids.shape)} {ids.dtype}.")
-        labels = _tensor(self.labels, torch.int64).reshape(-1)
-        n, device = len(labels), labels.device
+        if ids.ndim != 3 or ids.is_floating_point() or not ids.dtype.is_signed:
+            raise DataError(f"ids must be [L, H, W] or [H, W] of signed integers, got {list(ids.shape)} {ids.dtype}.")
+        device = ids.device
+        labels = _tensor(self.labels, torch.int64, device).reshape(-1)
+        n = len(labels)
         put(self, "ids", ids)
         put(self, "labels", labels)
         ones = torch.ones(n, device=device)
-        put(self, "scores", ones if self.scores is None else _tensor(self.scores, torch.float32))
-        put(self, "crowd", ones == 0 if self.crowd is None else _tensor(self.crowd, torch.bool))
+        put(self, "scores", ones if self.scores is None else _tensor(self.scores, torch.float32, device))
+        put(self, "crowd", ones == 0 if self.crowd is None else _tensor(self.crowd, torch.bool, device))
         for name, dtype in (("keys", torch.int64), ("kind", torch.uint8), ("given_areas", torch.float32),
                             ("given_boxes", torch.float32)):  # fmt: skip
             value = getattr(self, name)
             if value is not None:
-                put(self, name, _tensor(value, dtype))
+                put(self, name, _tensor(value, dtype, device))
         for name in COLUMNS[1:]:
             column = getattr(self, name)
             if column is not None and len(column) != n:
@@ -89,9 +93,12 @@ class Segments:
                  **columns: Any) -> Segments:  # fmt: skip
         """From a map [H, W] of ids on disk and a table {id: label}; the rows are in the table's order, `keys` its ids.
 
-        Ids in `void` become UNKNOWN, in `nothing` NOTHING. Raises DataError for an id that stands in none of them.
+        `columns` are further columns of `Segments` (scores, crowd, ...) in the table's order. Ids in `void` become
+        UNKNOWN, in `nothing` NOTHING. Raises DataError for an id that stands in none of them.
         """
         ids = np.asarray(ids)
+        if ids.ndim != 2 or ids.dtype.kind not in "iub":
+            raise DataError(f"a map of ids must be [H, W] of integers, got {list(ids.shape)} {ids.dtype}.")
         keys = list(table)
         found, inverse = _unique(ids)
         row = {**dict.fromkeys(void, UNKNOWN), **dict.fromkeys(nothing, NOTHING), **{k: r for r, k in enumerate(keys)}}
@@ -101,25 +108,34 @@ class Segments:
             raise DataError(f"ids that are in no table: {counts}.")
         lookup = np.array([row[int(i)] for i in found], dtype=np.int32)
         rows = torch.from_numpy(lookup[inverse].reshape(ids.shape)).to(smallest_int(len(keys)))
-        return cls(rows, np.array([table[k] for k in keys], dtype=np.int64), keys=np.array(keys, np.int64), **columns)
+        labels = torch.tensor([table[k] for k in keys], dtype=torch.int64)
+        return cls(rows, labels, keys=torch.tensor(keys, dtype=torch.int64), **columns)
 
     @classmethod
     def from_class_map(cls, class_map: Any, void: int = 255, *, num_classes: int | None = None) -> Segments:
         """From labels [H, W]; pixels equal to `void` are UNKNOWN, those equal to -1 NOTHING.
 
-        Row k is class k, for k up to `num_classes` (or the largest label found); rows may own no pixel.
+        Row k is class k, for k below `num_classes` (or up to the largest label found); rows may own no pixel.
+        Raises DataError for any other label, naming it and its pixels, and for a map that is not of integers.
         """
-        labels = class_map if isinstance(class_map, Tensor) else torch.from_numpy(np.ascontiguousarray(class_map))
-        unknown = labels == void
-        wide = labels.to(torch.int32).masked_fill(unknown, UNKNOWN)
-        top = int(wide.max()) + 1 if wide.numel() else 0
-        if num_classes is not None and top > num_classes or int(wide.min()) < UNKNOWN:
-            raise DataError(f"class map holds labels up to {top - 1}; {num_classes} classes allow 0..{(num_classes or 0) - 1}.")
+        labels = _tensor(class_map)
+        if labels.ndim != 2 or labels.is_floating_point():
+            raise DataError(f"a class map must be [H, W] of integers, got {list(labels.shape)} {labels.dtype}.")
+        wide = labels.to(torch.int32)
+        unknown = wide == void
+        top = int(wide.masked_fill(unknown, NOTHING).max()) + 1 if wide.numel() else 0
         count = top if num_classes is None else num_classes
-        return cls(wide.to(smallest_int(count)), torch.arange(max(count, 0), device=labels.device))
+        strange = wide[((wide < NOTHING) | (wide >= count)) & ~unknown]
+        if len(strange):
+            found, counts = (v.tolist() for v in strange.unique(return_counts=True))
+            listed = ", ".join(f"{i} ({n} pixels)" for i, n in zip(found[:5], counts[:5]))
+            raise DataError(f"class map holds {listed}; expected labels 0..{count - 1}, void {void} or -1 for nothing.")
+        rows = wide.masked_fill(unknown, UNKNOWN).to(smallest_int(count))
+        return cls(rows, torch.arange(count, device=labels.device))
 
     @classmethod
-    def from_masks(cls, masks: Any, labels: Any, scores: Any = None, crowd: Any = None, *, void: Any = None) -> Segments:
+    def from_masks(cls, masks: Any, labels: Any, scores: Any = None, crowd: Any = None, *,
+                   void: Any = None) -> Segments:  # fmt: skip
         """From masks [N, H, W] bool that may overlap; `void` [H, W] bool marks pixels that are unknown."""
         masks = masks.cpu().numpy() if isinstance(masks, Tensor) else np.asarray(masks)
         if masks.ndim != 3:
@@ -134,32 +150,40 @@ class Segments:
         return cls.from_windows(boxes, crops, labels, masks.shape[1:], scores=scores, crowd=crowd, void=void)
 
     @classmethod
-    def from_windows(cls, boxes: Any, crops: Sequence[np.ndarray], labels: Any, size: Sequence[int], *, void: Any = None,
-                     **columns: Any) -> Segments:  # fmt: skip
+    def from_windows(cls, boxes: Any, crops: Sequence[np.ndarray], labels: Any, size: Sequence[int], *,
+                     void: Any = None, **columns: Any) -> Segments:  # fmt: skip
         """From N windows: integer boxes [N, 4] x0 y0 x1 y1 (x1, y1 excluded) and a bool crop [y1-y0, x1-x0] in each.
 
-        `size` is (H, W). An object goes to the first layer where it covers no other; only its own box is looked at.
+        `size` is (H, W); `void` [H, W] bool marks pixels that are unknown where no object covers them. An object goes
+        to the lowest layer above all earlier ones that it covers, so that of several the first row shows; only its own
+        box is looked at. Raises DataError for a window that does not fit the image or its crop.
         """
         height, width = int(size[0]), int(size[1])
-        layers = [np.full((height, width), NOTHING, np.int32)]
+        windows = np.asarray(boxes.cpu() if isinstance(boxes, Tensor) else boxes, int).reshape(-1, 4).tolist()
+        labels = _tensor(labels, torch.int64, torch.device("cpu")).reshape(-1)
+        if not len(windows) == len(crops) == len(labels):
+            raise DataError(f"Segments: {len(windows)} boxes, {len(crops)} crops and {len(labels)} labels.")
+        blank = np.full((height, width), NOTHING, str(smallest_int(len(labels))).removeprefix("torch."))
+        layers = [blank.copy()]
         if void is not None:
             layers[0][np.asarray(void.cpu() if isinstance(void, Tensor) else void, bool)] = UNKNOWN
-        for row, ((x0, y0, x1, y1), crop) in enumerate(zip(np.asarray(boxes, int).reshape(-1, 4).tolist(), crops)):
-            for layer in layers:
-                window = layer[y0:y1, x0:x1]
-                if not (window[crop] >= 0).any():
-                    break
-            else:
-                layers.append(np.full((height, width), NOTHING, np.int32))
-                window = layers[-1][y0:y1, x0:x1]
-            window[crop] = row
-        labels = _tensor(labels, torch.int64)
-        return cls(torch.from_numpy(np.stack(layers)).to(smallest_int(len(labels))), labels, **columns)
+        for row, ((x0, y0, x1, y1), crop) in enumerate(zip(windows, crops)):
+            crop = np.asarray(crop, bool)
+            if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height) or crop.shape != (y1 - y0, x1 - x0):
+                raise DataError(f"box {[x0, y0, x1, y1]} with a crop {list(crop.shape)} in an image {[height, width]}.")
+            at = len(layers)
+            while at and not (layers[at - 1][y0:y1, x0:x1][crop] >= 0).any():
+                at -= 1
+            if at == len(layers):
+                layers.append(blank.copy())
+            layers[at][y0:y1, x0:x1][crop] = row
+        return cls(torch.from_numpy(np.stack(layers)), labels, **columns)
 
     @classmethod
     def empty(cls, size: Sequence[int], *, fill: int = NOTHING) -> Segments:
         """No segment at all on (H, W); every pixel is `fill`."""
-        return cls(torch.full((1, int(size[0]), int(size[1])), fill, dtype=torch.int8), torch.zeros(0, dtype=torch.int64))
+        ids = torch.full((1, int(size[0]), int(size[1])), fill, dtype=torch.int8)
+        return cls(ids, torch.zeros(0, dtype=torch.int64))
 
     # -- readings ---------------------------------------------------------------------------------------------------
 
@@ -186,14 +210,14 @@ class Segments:
         return out
 
     def class_map(self, void: int = 255, nothing: int | None = None) -> Tensor:
-        """[H, W] labels: uint8 where all fit, int64 otherwise. Where segments overlap the lower layer wins.
+        """[H, W] labels: uint8 where all fit, int64 otherwise. Where segments overlap the lower layer shows.
 
         Unknown pixels become `void`, pixels known to be nothing become `nothing` (by default `void` too: a plain
         class map has no word for them).
         """
         # the two marks index from the end: UNKNOWN -2 is the last but one, NOTHING -1 the last
         values = torch.cat([self.labels, self.labels.new_tensor([void, void if nothing is None else nothing])])
-        fits = len(values) == 0 or (int(values.min()) >= 0 and int(values.max()) <= 255)
+        fits = int(values.min()) >= 0 and int(values.max()) <= 255
         values = values.to(torch.uint8) if fits else values
         return values[self.row_map().long()]
 
@@ -223,7 +247,7 @@ class Segments:
 
     @property
     def boxes(self) -> Tensor:
-        """[N, 4] float32 x0 y0 x1 y1 in pixel edges; as annotated where given, else around the pixels (0 0 0 0 for none)."""
+        """[N, 4] float32 x0 y0 x1 y1 in pixel edges; as annotated where given, else around the pixels, 0 for none."""
         if self.given_boxes is not None:
             return self.given_boxes
         return torch.from_numpy(self._extent[0]).float().to(self.labels.device)
@@ -259,33 +283,36 @@ class Segments:
         rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows.long()
         if len(rows) == len(self) and bool((rows == torch.arange(len(self), device=rows.device)).all()):
             return self
-        lookup = torch.full((len(self) + 2,), rest, dtype=torch.int32, device=self.labels.device)
-        lookup[rows] = torch.arange(len(rows), dtype=torch.int32, device=self.labels.device)
-        lookup[len(self)], lookup[len(self) + 1] = UNKNOWN, NOTHING
+        lookup = torch.full((len(self) + 2,), rest, dtype=smallest_int(len(rows)), device=self.labels.device)
+        lookup[0], lookup[1] = UNKNOWN, NOTHING
+        lookup[rows + 2] = torch.arange(len(rows), dtype=lookup.dtype, device=lookup.device)
+        layers = [lookup.index_select(0, layer.flatten().int() + 2).view(self.size) for layer in self.ids]
         columns = {name: getattr(self, name) for name in COLUMNS}
-        kept = {name: None if value is None else value[rows] for name, value in columns.items()}
-        return Segments(lookup.to(smallest_int(len(rows)))[self.ids.long()], **kept)
+        kept: dict[str, Any] = {name: None if value is None else value[rows] for name, value in columns.items()}
+        return Segments(torch.stack(layers), **kept)
 
     def compact(self) -> Segments:
-        """Without rows that own no pixel (box and tag rows stay) and without layers that hold no row."""
+        """Without rows that own no pixel (box and tag rows stay) and without layers that say nothing."""
         owns = self.pixel_counts > 0
         if self.kind is not None:
             owns |= (self.kind == BOX) | (self.kind == TAG)
         kept = self.keep(owns)
-        used = (kept.ids >= 0).flatten(1).any(1)
-        used[0] = True
+        used = (kept.ids != NOTHING).flatten(1).any(1)
+        if not used.any():
+            used[0] = True
         return replace(kept, ids=kept.ids[used])
 
     def to(self, device: Any) -> Segments:
         """The same on another device."""
         columns = {name: getattr(self, name) for name in ("ids", *COLUMNS)}
-        return Segments(**{name: None if value is None else value.to(device) for name, value in columns.items()})
+        moved: dict[str, Any] = {n: None if value is None else value.to(device) for n, value in columns.items()}
+        return Segments(**moved)
 
 
 def _unique(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """np.unique with inverse, by counting where the ids are small (ten times faster on a map)."""
     if ids.size and ids.min() >= 0 and ids.max() < 1 << 20:
-        flat = ids.ravel()
+        flat = ids.ravel().astype(np.int64, copy=False)
         present = np.bincount(flat) > 0
         found = np.flatnonzero(present)
         return found, (np.cumsum(present) - 1)[flat]

@@ -1,4 +1,4 @@
-"""Bilinear sampling of a coarse map on any window of a finer grid, half-pixel rule, without building the whole fine map."""
+"""Bilinear sampling of a coarse map on any window of a finer grid, without building the whole fine map."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ def _taps(count: int, start: float, step: float, source: int, device: torch.devi
     return left, (left + 1).clamp(max=source - 1), position - left
 
 
-def sample_window(maps: Tensor, *, origin: tuple[float, float], step: tuple[float, float], size: tuple[int, int]) -> Tensor:
+def sample_window(
+    maps: Tensor, *, origin: tuple[float, float], step: tuple[float, float], size: tuple[int, int]
+) -> Tensor:
     """[K, h, w] -> [K, H, W]: pixel (y, x) of the answer is `maps` at (origin_y + y step_y, origin_x + x step_x).
 
     Positions are in pixels of `maps`, pixel centres at whole numbers; outside, the border is repeated. With
-    step = h/H and origin = step/2 - 1/2 this is `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`.
+    step = h/H and origin = step/2 - 1/2 this is torch's `interpolate(mode="bilinear", align_corners=False)`.
     """
     top, bottom, wy = _taps(size[0], origin[0], step[0], maps.shape[1], maps.device)
     left, right, wx = _taps(size[1], origin[1], step[1], maps.shape[2], maps.device)

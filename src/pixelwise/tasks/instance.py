@@ -20,7 +20,7 @@ class Instance:
     """Reads `candidates`.
 
     source    the classes of the data; those of the task are the things among them
-    score     candidates below it are not answered
+    score     objects whose own score (class score x mask quality) is below it are not answered
     min_area  objects below it, in pixels, are not answered
     keep      at most so many objects an image, the best ones
     Raises ConfigError when the data has no things.
@@ -55,11 +55,11 @@ class Instance:
     def decode(self, output: Output, i: int) -> Segments:
         found = output.candidates(i)
         k = len(self.classes)
-        scores = found.scores[:, :k]
-        q, label = np.nonzero(scores > max(self.score, 0.0) - 1e-12 if self.score > 0 else scores > 0)
+        scores = found.scores[:, :k] * mask_quality(found)[:, None]  # [Q, K]
+        q, label = np.nonzero((scores > 0) & (scores >= self.score))
         crops = [crop if crop.dtype == bool else crop > 0.5 for crop in found.crops]
         areas = np.array([crop.sum() for crop in crops], dtype=np.int64)
-        value = scores[q, label] * mask_quality(found)[q]
+        value = scores[q, label]
         fits = areas[q] >= max(1, self.min_area)
         q, label, value = q[fits], label[fits], value[fits]
         best = np.argsort(-value, kind="stable")[: self.keep]
@@ -73,7 +73,9 @@ class Instance:
 
 def mask_quality(found: Candidates) -> np.ndarray:
     """[Q] mean mask probability inside the mask, 1 for hard masks (Mask2Former's instance score has this factor)."""
-    return np.array(
-        [1.0 if crop.dtype == bool else float(crop[crop > 0.5].mean()) if (crop > 0.5).any() else 0.0 for crop in found.crops],
-        dtype=np.float32,
-    )
+    quality = np.ones(len(found.crops), np.float32)
+    for q, crop in enumerate(found.crops):
+        if crop.dtype != bool:
+            inside = crop[crop > 0.5]
+            quality[q] = inside.mean() if len(inside) else 0.0
+    return quality

@@ -10,7 +10,7 @@ import torch
 
 from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Candidates, Output
-from pixelwise.core.segments import UNKNOWN, Segments, smallest_int
+from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, smallest_int
 from pixelwise.metrics.panoptic import PanopticQuality
 
 
@@ -44,8 +44,9 @@ class Panoptic:
         k = len(self.classes)
         label = found.scores.argmax(1) if len(found.scores) else np.zeros(0, np.int64)
         score = found.scores.max(1) if len(found.scores) else np.zeros(0, np.float32)
-        owner = RULES[found.merge.rule](found, label, score)  # [H, W] candidate or -1
-        owner = np.where((owner >= 0) & np.append(label >= k, False)[owner], -1, owner)  # the channel "nothing"
+        owner = RULES[found.merge.rule](found, label, score)  # [H, W] candidate, NOTHING or UNKNOWN
+        nothing = np.append(label >= k, [False, False])  # the channel past the classes; the marks index from the end
+        owner = np.where(nothing[owner], NOTHING, owner)
         return self._segments(owner, label, score, found)
 
     def _segments(self, owner: np.ndarray, label: np.ndarray, score: np.ndarray, found: Candidates) -> Segments:
@@ -55,28 +56,30 @@ class Panoptic:
         for k in np.unique(label):
             if not thing[min(k, len(thing) - 1)]:
                 merged[label == k] = np.flatnonzero(label == k)[0]
-        owner = np.append(merged, -1)[owner]
-        areas = np.bincount(owner[owner >= 0], minlength=len(label))
-        least = np.where(thing[np.minimum(label, len(thing) - 1)], max(1, self.min_area), max(1, found.merge.stuff_area))
+        pixels = np.bincount(owner[owner >= 0], minlength=len(label))
+        owner = np.append(merged, [UNKNOWN, NOTHING])[owner]
+        areas = np.bincount(merged, pixels, minlength=len(label))
+        score = np.bincount(merged, pixels * score, minlength=len(label)) / np.maximum(areas, 1)  # joined ones by area
+        least = np.where(thing[np.minimum(label, len(thing) - 1)], self.min_area, found.merge.stuff_area).clip(1)
         rows = np.flatnonzero(areas >= least)
-        lookup = np.full(len(label) + 1, UNKNOWN, np.int32)
-        lookup[rows] = np.arange(len(rows))
+        lookup = np.full(len(label) + 2, UNKNOWN, np.int32)
+        lookup[rows], lookup[-1] = np.arange(len(rows)), NOTHING
         ids = torch.from_numpy(lookup[owner]).to(smallest_int(len(rows)))
-        return Segments(ids, label[rows], scores=score[rows])
+        return Segments(ids, torch.from_numpy(label[rows]), scores=torch.from_numpy(score[rows]))
 
     def metric(self) -> PanopticQuality:
         return PanopticQuality(self.classes)
 
 
 def _partition(found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarray:
-    owner = np.full(found.size, -1, np.int32)
+    owner = np.full(found.size, NOTHING, np.int32)
     for q, ((x0, y0, x1, y1), crop) in enumerate(zip(found.boxes.tolist(), found.crops)):
         owner[y0:y1, x0:x1][crop if crop.dtype == bool else crop > 0.5] = q
     return owner
 
 
 def _paint(found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarray:
-    owner = np.full(found.size, -1, np.int32)
+    owner = np.full(found.size, UNKNOWN, np.int32)
     for q in np.argsort(-score, kind="stable"):
         if score[q] < found.merge.score:
             break
@@ -89,8 +92,9 @@ def _paint(found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarra
 
 
 def _argmax(found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarray:
-    owner, best = np.full(found.size, -1, np.int32), np.zeros(found.size, np.float32)
-    sure = np.flatnonzero(score > found.merge.score)
+    owner, best = np.full(found.size, UNKNOWN, np.int32), np.zeros(found.size, np.float32)
+    none = 1 - found.scores.sum(1)  # what the softmax leaves for "no segment"
+    sure = np.flatnonzero((score > found.merge.score) & (score > none))
     for q in sure:
         x0, y0, x1, y1 = found.boxes[q]
         value = score[q] * found.crops[q]
@@ -103,7 +107,7 @@ def _argmax(found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarr
         won = (window == q) & own
         if own.sum() == 0 or (window == q).sum() / own.sum() < found.merge.overlap:
             won[:] = False
-        window[(window == q) & ~won] = -1
+        window[(window == q) & ~won] = UNKNOWN
     return owner
 
 
