@@ -189,7 +189,9 @@ def _value(node: ast.expr, text: str) -> Any:
     try:
         value = ast.literal_eval(node)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"cannot read the value {ast.unparse(node)!r} in loss {text!r}: expected a number") from error
+        raise ConfigError(
+            f"cannot read the value {ast.unparse(node)!r} in loss {text!r}: expected a number, a word or numbers in []"
+        ) from error
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -25,7 +25,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     check: bool = True,
 ) -> Tensor:
-    """Mean of -log p_t over valid pixels, equal to `torch.nn.functional.cross_entropy` wherever that is not NaN.
+    """Cross-entropy: the mean of -log p_t over valid pixels, as torch computes it wherever that is not NaN.
 
     Args:
         logits: [B, K, H, W] floating point.

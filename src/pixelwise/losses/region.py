@@ -142,7 +142,10 @@ def log_cosh_dice(
     per_image: bool = False,
     check: bool = True,
 ) -> Tensor:
-    """Log-cosh Dice loss: Jadon 2020, arXiv 2006.14822: log(cosh(`dice`)). Arguments and errors as for `dice`."""
+    """Log-cosh Dice loss: Jadon 2020, arXiv 2006.14822: log(cosh(`dice`)).
+
+    Arguments and errors as for `dice`.
+    """
     loss = dice(
         logits, target, ignore_index=ignore_index, weight=weight, smooth=smooth, per_image=per_image, check=check
     )
