@@ -6,6 +6,7 @@ No pickle is written or read. The header's metadata has two keys: "pixelwise", t
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -104,12 +105,21 @@ def save_model(path: str | Path, net: nn.Module, card: ModelCard) -> None:
     """
     tensors, shared = _plain_tensors(net)
     try:
-        text = json.dumps({"card": card.to_dict(), "shared": shared}, allow_nan=False)
+        text = json.dumps({"card": _finite(card.to_dict()), "shared": shared}, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: the model's card holds a value that JSON cannot: {error}.") from error
     data = serialise(tensors, metadata={"pixelwise": str(FORMAT), "card": text})
     with atomic(path) as part:
         part.write_bytes(data)
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for NaN and infinity, which JSON has no word for: the score of an absent class is NaN."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain_tensors(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:

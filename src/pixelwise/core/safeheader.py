@@ -1,6 +1,6 @@
 """The header of a safetensors file, read with a diagnosis: what a file is that is cut, or no safetensors at all.
 
-Layout: 8 bytes length n of the header (little endian), n bytes JSON {name: {dtype, shape, data_offsets}}, then the data.
+Layout: 8 bytes length n of the header (little endian), n bytes JSON {name: {dtype, shape, data_offsets}}, the data.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Tally:
 @torch.no_grad()
 def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: Task, preprocessing: Preprocessing, *,
                    device: torch.device | str | None = None, batch_size: int = 1, workers: int = 2,
-                   precision: str = "float32", tta: str | Sequence[View] | None = None,
+                   precision: str = "fp32", tta: str | Sequence[View] | None = None,
                    metrics: Sequence[Callable[[], Metric]] | None = None, rank: int = 0, world: int = 1,
                    on_image: OnImage | None = None, loss: Loss | None = None) -> dict[str, Any]:  # fmt: skip
     """Scores of the records in one flat dict, the same on every rank.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pixelwise.prediction.folder import PredictionRun, predict_folder
 from pixelwise.prediction.predictor import Predictor, load
 
-__all__ = ["Predictor", "load"]
+__all__ = ["PredictionRun", "Predictor", "load", "predict_folder"]

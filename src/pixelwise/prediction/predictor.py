@@ -20,7 +20,7 @@ from pixelwise.prediction.images import stored_pixels
 from pixelwise.tasks import make_task
 from pixelwise.views import View, look, parse
 
-PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -37,7 +37,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The arithmetic of a net's forward: "float32", "bf16" or "fp16". Raises ConfigError for another word."""
+    """The arithmetic of a net's forward: "fp32", "bf16" or "fp16". Raises ConfigError for another word."""
     if precision not in PRECISIONS:
         raise ConfigError(f"There is no precision '{precision}'; {nearest(precision, PRECISIONS)}")
     dtype = PRECISIONS[precision]
@@ -48,13 +48,13 @@ class Predictor:
     """A callable from images to answers. Made by `pixelwise.load`.
 
     net, card, task, device, views   what it is made of; `task.classes` names the labels of the answers
-    precision                        "float32" (the default), "bf16" or "fp16"
+    precision                        "fp32" (the default), "bf16" or "fp16"
     max_pixels                       images whose header claims more are refused before they are decoded
     """
 
     def __init__(self, net: nn.Module, card: ModelCard, task: Task, *, device: torch.device, views: Sequence[View],
-                 precision: str = "float32", max_pixels: int = MAX_PIXELS) -> None:  # fmt: skip
-        self.net = net.to(device, memory_format=torch.channels_last).eval()
+                 precision: str = "fp32", max_pixels: int = MAX_PIXELS) -> None:  # fmt: skip
+        self.net = net.to(device).to(memory_format=torch.channels_last).eval()
         self.card, self.task, self.device = card, task, device
         self.views, self.precision, self.max_pixels = tuple(views), precision, max_pixels
 
@@ -63,12 +63,12 @@ class Predictor:
     @overload
     def __call__(self, image: Any) -> Segments: ...
     def __call__(self, image: Any) -> Segments | list[Segments]:
-        """The answer for one image, or for each of a list: path, PIL image, array [H, W] or [H, W, C], tensor [C, H, W].
+        """The answer for an image, or for each of a list: path, PIL image, array [H, W] or [H, W, C], tensor [C, H, W].
 
         Any size from 1 x 1 up; the Segments, on the CPU, have the image's own size. Raises ImageError.
         """
         if isinstance(image, list | tuple):
-            return [self(one) for one in image]
+            return [self.decode(self.output(one)) for one in image]
         return self.decode(self.output(image))
 
     def output(self, image: Any) -> Output:
@@ -98,7 +98,7 @@ class Predictor:
 
 
 def load(path: str | Path, device: str | torch.device | None = None, tta: str | Sequence[View] | None = None, *,
-         precision: str = "float32", max_pixels: int = MAX_PIXELS) -> Predictor:  # fmt: skip
+         precision: str = "fp32", max_pixels: int = MAX_PIXELS) -> Predictor:  # fmt: skip
     """Opens a model file for prediction.
 
     device     a name like "cpu" or "cuda:0"; None: the GPU where there is one

@@ -1,0 +1,98 @@
+"""Predicts files and folders: the next image is decoded during this one; a bad one does not stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pixelwise.core.atomic import atomic
+from pixelwise.data.io import MAX_PIXELS
+from pixelwise.errors import ImageError, PixelwiseError
+from pixelwise.prediction.ahead import ahead
+from pixelwise.prediction.names import Job, plan
+from pixelwise.prediction.predictor import Predictor, load
+from pixelwise.prediction.writers import Answer, Writer, make_writers
+from pixelwise.views import View
+
+
+@dataclass(frozen=True)
+class PredictionRun:
+    """What was done.
+
+    done    (image, files written for it)
+    failed  (image or input, reason)
+    """
+
+    done: tuple[tuple[Path, tuple[Path, ...]], ...]
+    failed: tuple[tuple[Path, str], ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.failed
+
+
+def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[str | Path], out: str | Path, *,
+                   save: Sequence[str] | None = None, device: str | torch.device | None = None,
+                   tta: str | Sequence[View] | None = None, precision: str = "fp32", max_pixels: int = MAX_PIXELS,
+                   workers: int = 2,
+                   on_image: Callable[[int, int, Path], None] | None = None) -> PredictionRun:  # fmt: skip
+    """Predicts every image among `inputs`, files and folders mixed, and writes the answers below `out`.
+
+    model     path of a model file, or a Predictor (which then has its own device, tta, precision and max_pixels)
+    save      kinds of files: "classes", "instances", "panoptic", "overlay", "confidence"; None: those usual for the
+              model's task. Each has its folder below `out`; see `writers` for their formats and `names` for the names.
+    workers   threads that decode images in advance
+    on_image  called (number done, number in all, image) after each image
+    An image that cannot be read, or does not fit in memory, is in `failed` with its reason and the others are done.
+    Raises OutputError at once when `out` cannot be written (no permission, disk full), and what `load` raises.
+    """
+    out = Path(out)
+    inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if isinstance(model, Predictor):
+        predictor = model
+    else:
+        predictor = load(model, device, tta, precision=precision, max_pixels=max_pixels)
+    writers = make_writers(None if save is None else tuple(save), predictor.task, out)
+    _try_writing(out)
+    jobs, failed = plan(inputs, out)
+    done: list[tuple[Path, tuple[Path, ...]]] = []
+    for number, (job, future) in enumerate(ahead(lambda job: predictor.pixels(job.path), jobs, workers), 1):
+        try:
+            done.append((job.path, _predict(predictor, job, future, writers)))
+        except ImageError as error:
+            failed.append((job.path, error.reason))
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            failed.append((job.path, "does not fit in memory; predict it on another device, or in parts."))
+        if on_image is not None:
+            on_image(number, len(jobs), job.path)
+    for writer in writers if done else ():
+        writer.finish()
+    return PredictionRun(tuple(done), tuple(failed))
+
+
+def _predict(predictor: Predictor, job: Job, future: Future[Tensor], writers: Sequence[Writer]) -> tuple[Path, ...]:
+    pixels = future.result()
+    output = predictor.forward(pixels)
+    answer = Answer(job.name, pixels, output, predictor.decode(output))
+    return tuple(writer.write(answer) for writer in writers)
+
+
+def _try_writing(out: Path) -> None:
+    """Fails before the first image is computed, not after it."""
+    probe = out / ".pixelwise-probe"
+    with atomic(probe) as part:
+        part.write_bytes(b"")
+    probe.unlink()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch's CPU allocator raises a plain RuntimeError; CUDA's has a type of its own."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return known and not isinstance(error, PixelwiseError)
