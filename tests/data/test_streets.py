@@ -139,6 +139,19 @@ def test_more_scenes_leave_the_first_ones_as_they_are(tmp_path: Path) -> None:
         assert path.read_bytes() == (many / path.relative_to(few)).read_bytes()
 
 
+def test_a_negative_count_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="-1"):
+        write_streets(tmp_path, train=2, val=-1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_out_of_the_picture_changes_nothing() -> None:
+    """A wider picture shows the same street and more of it, since no object draws from another's random stream."""
+    narrow, wide = draw_scene(0, 6, (96, 96)).label_ids, draw_scene(0, 6, (96, 120)).label_ids
+    agreement = [(narrow[:84] == wide[:84, left : left + 96]).mean() for left in range(25)]
+    assert max(agreement) > 0.95
+
+
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")

@@ -72,13 +72,14 @@ def draw_ground(canvas: Canvas, rng: np.random.Generator, ground: Ground) -> Non
         np.copyto(relief, looked_up, where=mask)
     relief = (relief - 128) * fade * (1 / 128) + 1
     near_road, near_walk = light.tone(ground.road, 0.9, 0), light.tone(ground.pavement, 0.9, 0)
-    fog = np.minimum(1 - np.exp(-z / light.clear), 1)[:, None]
+    fog = 1 - np.exp(-z / light.clear)
     target = canvas.image[start:]
     for channel in range(3):
-        colour = np.where(on_road, np.float32(near_road[channel]), np.float32(near_walk[channel]))
+        seen = (1 - fog)[:, None]
+        colour = np.where(on_road, seen * np.float32(near_road[channel]), seen * np.float32(near_walk[channel]))
         colour *= relief
-        colour += (light.haze[channel] - colour) * fog
-        target[..., channel] = np.clip(colour, 0, 255)
+        colour += (fog * np.float32(light.haze[channel]))[:, None]
+        target[..., channel] = np.minimum(colour, 255)
     canvas.ids[start:] = np.where(on_road, np.uint16(Label.ROAD), np.uint16(Label.SIDEWALK))
 
 

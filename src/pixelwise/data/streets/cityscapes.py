@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pixelwise.data.streets.labels import COLOURS
 from pixelwise.data.streets.scene import Scene, draw_scene
-from pixelwise.errors import OutputError
+from pixelwise.errors import ConfigError, OutputError
 
 # Scenes go round the cities of their split, so that each split has nested folders from its second scene on.
 CITIES: dict[str, tuple[str, ...]] = {
@@ -34,9 +34,11 @@ def write_streets(
     Per scene `leftImg8bit/SPLIT/CITY/CITY_SSSSSS_000019_leftImg8bit.png` and under `gtFine` its `_gtFine_labelIds.png`
     (8 bit), `_gtFine_instanceIds.png` (16 bit) and `_gtFine_color.png`. Unlike the original's, the test split has its
     truth. A file is written whole or not at all; one of the same name is replaced, others are left alone.
-    `size` is (height, width). Raises ConfigError for an impossible size, OutputError where nothing can be written.
+    `size` is (height, width). Raises ConfigError for an impossible size or count, OutputError where it cannot write.
     """
     root = Path(root)
+    if min(train, val, test) < 0:
+        raise ConfigError(f"{train}, {val} and {test} streets were asked for; give counts from 0 up")
     for split, count in (("train", train), ("val", val), ("test", test)):
         for index in range(count):
             city = CITIES[split][index % len(CITIES[split])]

@@ -29,6 +29,7 @@ class Person:
     skirt: bool
     bag: bool
     hat: bool
+    away: bool  # seen from behind
 
 
 def random_person(rng: np.random.Generator, x: float, z: float) -> Person:
@@ -40,6 +41,7 @@ def random_person(rng: np.random.Generator, x: float, z: float) -> Person:
         coat=any_colour(rng), legs=mix(any_colour(rng), (60, 64, 84), 0.5),
         skin=SKIN[int(rng.integers(4))], hair=HAIR[int(rng.integers(5))],
         skirt=bool(rng.random() < 0.25), bag=bool(rng.random() < 0.35), hat=bool(rng.random() < 0.15),
+        away=bool(rng.random() < 0.5),
     )  # fmt: skip
 
 
@@ -118,7 +120,8 @@ def _head(canvas: Canvas, person: Person, at: Place, tone: Paint, size: float, t
     lean = 0.03 * person.heading
     canvas.stroke([at(0, 1.45), at(lean, 1.54)], 0.09 * size, tone(scale(person.skin, 0.85)), truth)
     canvas.disc(at(lean, 1.64), 0.115 * size, tone(person.hair), truth)
-    canvas.disc(at(lean + 0.035 * (person.heading or 0.3), 1.615), 0.085 * size, tone(person.skin), truth)
+    if not person.away or person.heading:
+        canvas.disc(at(lean + 0.035 * (person.heading or 0.3), 1.615), 0.085 * size, tone(person.skin), truth)
     if person.hat:
         canvas.stroke([at(lean - 0.13, 1.7), at(lean + 0.13, 1.7)], 0.05 * size, tone(person.coat), truth)
         canvas.polygon(
@@ -207,8 +210,8 @@ def draw_rider(canvas: Canvas, bicycle: Bicycle, person: Person) -> None:
     )
     canvas.stroke([at(0.15, 1.45), at(0.18, 1.54)], 0.09 * size, tone(person.skin), truth)
     canvas.disc(at(0.2, 1.62), 0.115 * size, tone(person.coat if person.hat else person.hair), truth)
-    face = at(0.24, 1.6)
-    canvas.disc(face, 0.085 * size, tone(person.skin), truth)
+    if cos < 0.5:  # else the rider is seen from behind
+        canvas.disc(at(0.24, 1.6), 0.085 * size, tone(person.skin), truth)
     if person.hat:
         helmet = at(0.19, 1.69)
         canvas.stroke(

@@ -60,17 +60,20 @@ def _sides(canvas: Canvas, rng: Rng, ground: Ground, shadow: npt.NDArray[np.uint
             if gap:
                 long = rng.uniform(8, 14)
                 items.append(
-                    (z + long + BESIDE, _bind(draw_hedge, canvas, rng, front, z, z + long, rng.uniform(0.9, 1.8), leaf))
+                    (
+                        z + long + BESIDE,
+                        _bind(draw_hedge, canvas, _own(rng), front, z, z + long, rng.uniform(0.9, 1.8), leaf),
+                    )
                 )
                 for place in np.arange(z + 2, z + long + 6, 4.0):
                     if place > 3:
                         tree = random_tree(rng, front + side * rng.uniform(2.0, 6.0), float(place), leaf)
-                        items.append((float(place) + long + BESIDE, _bind(draw_tree, canvas, rng, tree)))
+                        items.append((float(place) + long + BESIDE, _bind(draw_tree, canvas, _own(rng), tree)))
             else:
                 house = random_house(rng, side, front + side * float(rng.choice([0.0, 0.0, 0.8])), z, tall=tall)
                 long = house.long
                 if z + long > 1.5:
-                    items.append((z + long + BESIDE, _bind(draw_house, canvas, rng, house)))
+                    items.append((z + long + BESIDE, _bind(draw_house, canvas, _own(rng), house)))
                 if side == canvas.light.side:
                     reach = min(house.high * canvas.light.slant * 0.7, 14.0)
                     edge = house.x - side * reach
@@ -95,13 +98,13 @@ def _end(canvas: Canvas, rng: Rng, ground: Ground) -> list[Item]:
             tree = random_tree(rng, x + 2.5, far + rng.uniform(-1, 1), leaf)
             bush = random_tree(rng, x + 4.0, far - 1, leaf)
             items += [
-                (far + 500, _bind(draw_tree, canvas, rng, tree)),
-                (far + 499, _bind(draw_tree, canvas, rng, bush)),
+                (far + 500, _bind(draw_tree, canvas, _own(rng), tree)),
+                (far + 499, _bind(draw_tree, canvas, _own(rng), bush)),
             ]
             x += 5.0
         else:
             house: House = random_house(rng, 0, x, far, tall=1.1)
-            items.append((far + 501, _bind(draw_house, canvas, rng, house)))
+            items.append((far + 501, _bind(draw_house, canvas, _own(rng), house)))
             x += house.long
     return items
 
@@ -115,7 +118,7 @@ def _trees(canvas: Canvas, rng: Rng, ground: Ground, shadow: npt.NDArray[np.uint
         step = rng.uniform(8, 15)
         for z in np.arange(rng.uniform(6, 14), ground.end, step):
             tree = random_tree(rng, x, float(z), leaf)
-            items.append((tree.z + BESIDE, _bind(draw_tree, canvas, rng, tree)))
+            items.append((tree.z + BESIDE, _bind(draw_tree, canvas, _own(rng), tree)))
             reach, half = (tree.trunk + tree.high / 2) * canvas.light.slant, tree.wide / 2
             turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
             centre = x - canvas.light.side * reach
@@ -149,9 +152,11 @@ def _furniture(canvas: Canvas, rng: Rng, ground: Ground, crossing: float | None)
                 items.append((float(z) + BESIDE, _bind_old(canvas, x, float(z), paint, old)))
         for _ in range(int(rng.integers(0, 4))):
             z = rng.uniform(5.5, 30)
-            items.append((z + BESIDE, _bind(draw_sign, canvas, rng, x + side * rng.uniform(-0.1, 0.4), z, paint)))
+            items.append((z + BESIDE, _bind(draw_sign, canvas, _own(rng), x + side * rng.uniform(-0.1, 0.4), z, paint)))
         if crossing:
-            items.append((crossing + 3.3 + BESIDE, _bind(draw_traffic_light, canvas, rng, x, crossing + 3.3, paint)))
+            items.append(
+                (crossing + 3.3 + BESIDE, _bind(draw_traffic_light, canvas, _own(rng), x, crossing + 3.3, paint))
+            )
     return items
 
 
@@ -210,9 +215,9 @@ def _people(
     for _ in range(int(rng.integers(4, 10))):
         side = 1 if rng.random() < 0.5 else -1
         inner = ground.right + 0.8 if side > 0 else ground.left - 0.8
-        x, z = inner + side * rng.uniform(0, ground.walk - 1.2), 5.0 + 30 * rng.random() ** 1.5
+        x, z = inner + side * rng.uniform(0, ground.walk - 1.6), 5.0 + 30 * rng.random() ** 1.5
         for member in range(int(rng.choice([1, 1, 2, 2, 3, 4]))):
-            reach = min(abs(x) + 0.42 * member, abs(inner) + ground.walk - 1.0)  # not through the house front
+            reach = min(abs(x) + 0.42 * member, abs(inner) + ground.walk - 1.35)  # not through the house front
             places.append((side * reach, z + rng.normal(0, 0.25)))
     if crossing:
         for _ in range(int(rng.integers(0, 5))):
@@ -260,6 +265,11 @@ def _cyclists(canvas: Canvas, rng: Rng, ground: Ground, lane: float, shadow: npt
             )
             items.append((bicycle.z + BESIDE, _bind(draw_bicycle, canvas, bicycle)))
     return items
+
+
+def _own(rng: Rng) -> Rng:
+    """A stream for one object, so that what it draws, or that it is out of the picture, changes nothing else."""
+    return np.random.default_rng(int(rng.integers(1 << 62)))
 
 
 def _bind(paint: Callable[..., None], *arguments: object) -> Callable[[], None]:

@@ -94,20 +94,20 @@ def _crown(canvas: Canvas, rng: np.random.Generator, tree: Tree, centre: tuple[f
     if tree.conical:
         clump_y = np.linspace(-0.75, 0.75, 9)
         clump_x = 0.4 * (clump_y + 0.8) * rng.uniform(-1, 1, 9)
-    dense = float(np.clip(half_h / 90, 0.25, 1.0))
+    dense = float(np.clip(half_h / 90, 0.25, 1.8))
     for count, dab, towards, shade, bright in COATS:
-        of = rng.integers(0, 9, count)
-        turn, reach = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.random(count))
-        sizes = rng.uniform(0.7, 1.35, count)
+        kept = max(12, int(count * dense))
+        of = rng.integers(0, 9, kept)
+        turn, reach = rng.uniform(0, 2 * np.pi, kept), np.sqrt(rng.random(kept))
+        sizes = rng.uniform(0.7, 1.35, kept)
         spread = (0.46 - dab * 0.5) * (0.45 + 0.35 * (clump_y[of] + 1) if tree.conical else 1.0)
         along = clump_x[of] + np.cos(turn) * reach * spread + towards * light.side * 0.6
         up = clump_y[of] + np.sin(turn) * reach * spread - towards
-        kept = max(12, int(count * dense))
         px, py = (
-            (centre[0] + along * half_w)[:kept].astype(int).tolist(),
-            (centre[1] + up * half_h)[:kept].astype(int).tolist(),
+            (centre[0] + along * half_w).astype(int).tolist(),
+            (centre[1] + up * half_h).astype(int).tolist(),
         )
-        radii = np.maximum(dab * min(half_w, half_h) * sizes[:kept] / dense**0.5, 1).astype(int).tolist()
+        radii = np.maximum(dab * min(half_w, half_h) * sizes / dense**0.5, 1).astype(int).tolist()
         tones = [light.tone(scale(tree.leaf, bright * f), shade, tree.z) for f in (0.9, 1.0, 1.08)]
         for number, (a, b, r) in enumerate(zip(px, py, radii, strict=True)):
             cv2.circle(canvas.image, (a, b), r, tones[number % 3], -1)
