@@ -64,7 +64,7 @@ class Preprocessing:
             object.__setattr__(self, name, values)
             if len(values) != self.channels:
                 raise ModelFileError(f"preprocessing: {self.channels} channels but {len(values)} values of {name}.")
-        if not (self.channels > 0 and min(self.std) > 0 and self.range > 0):  # a NaN is refused too
+        if not (self.channels > 0 and self.range > 0 and all(s > 0 for s in self.std)):  # a NaN is refused too
             raise ModelFileError(f"preprocessing: std {self.std} and range {self.range} must be above 0.")
 
     def __call__(self, images: Tensor) -> Tensor:
