@@ -27,10 +27,11 @@ OnImage = Callable[[int, Any, Segments, Segments], None]
 
 @dataclass
 class Tally:
-    """What one process has counted: metrics, and by the image's index the losses."""
+    """What one process has counted: metrics, and by the image's index the losses, and names with scores."""
 
     metrics: list[Any]
     losses: dict[int, dict[str, float]] = field(default_factory=dict)
+    per_image: dict[int, tuple[str, float]] = field(default_factory=dict)
     images: int = 0
 
 
@@ -40,7 +41,8 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
                    device: torch.device | str | None = None, batch_size: int = 1, workers: int = 2,
                    precision: str = "fp32", tta: str | Sequence[View] | None = None,
                    metrics: Sequence[Callable[[], Metric]] | None = None, rank: int = 0, world: int = 1,
-                   on_image: OnImage | None = None, loss: Loss | None = None) -> dict[str, Any]:  # fmt: skip
+                   on_image: OnImage | None = None, loss: Loss | None = None,
+                   per_image: bool = False) -> dict[str, Any]:  # fmt: skip
     """Scores of the records in one flat dict, the same on every rank.
 
     dataset     anything with read(record) -> Sample with truth; `records` the images, in the same order on every rank
@@ -50,6 +52,7 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
     on_image    called (index, record, prediction, truth as the task sees it) for this rank's images, in their order
     loss        (output, truths at the padded input's size) -> scalar or {name: scalar}; its mean over the images is
                 "loss" (and "loss.NAME"); taken from the plain view
+    per_image   whether "per_image" is there too: a list of (name, the task's primary score of that image alone)
     rank, world this process and how many; images are dealt out by index, none twice, and counts merged in rank order.
                 Nets whose parameters are sharded must be gathered before: ranks compute different numbers of batches.
     Raises DataError for records without truth or an empty list, and what reading raises.
@@ -70,10 +73,12 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
             with autocast(where, precision):
                 output = look(net, images, views)
             truths = [task.view(s.truth) for s in samples if s.truth is not None]
-            for i, ((index, _), truth) in enumerate(zip(group, truths)):
+            for i, ((index, sample), truth) in enumerate(zip(group, truths)):
                 prediction = task.decode(output, i).to("cpu")
                 for metric in tally.metrics:
                     metric.update(prediction, truth, index)
+                if per_image:
+                    tally.per_image[index] = sample.name, _score_alone(task, prediction, truth)
                 if on_image is not None:
                     on_image(index, records[index], prediction, truth)
             if loss is not None:
@@ -81,7 +86,14 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
             tally.images += len(group)
     finally:
         net.train(training)
-    return _summary(_gather(tally, world), len(records))
+    scores = _summary(_gather(tally, world), len(records))
+    return {k: v for k, v in scores.items() if k != "per_image" or per_image}
+
+
+def _score_alone(task: Task, prediction: Segments, truth: Segments) -> float:
+    metric = task.metric()
+    metric.update(prediction, truth)
+    return float(metric.compute()[task.primary])
 
 
 def _groups(dataset: Any, records: Sequence[Any], batch_size: int, workers: int, rank: int,
@@ -139,13 +151,15 @@ def _gather(tally: Tally, world: int) -> Tally:
         for mine, theirs in zip(total.metrics, other.metrics):
             mine.merge(theirs)
         total.losses |= other.losses
+        total.per_image |= other.per_image
         total.images += other.images
     return total
 
 
 def _summary(tally: Tally, expected: int) -> dict[str, Any]:
     assert tally.images == expected, f"{tally.images} of {expected} images were counted"
-    scores: dict[str, Any] = {"images": tally.images}
+    per_image = [tally.per_image[index] for index in sorted(tally.per_image)]
+    scores: dict[str, Any] = {"images": tally.images, "per_image": per_image}
     for metric in tally.metrics:
         found = metric.compute()
         twice = scores.keys() & found.keys()

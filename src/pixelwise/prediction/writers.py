@@ -225,7 +225,7 @@ def make_writers(save: tuple[str, ...] | None, task: Task, out: Path) -> list[Wr
             raise ConfigError(f"There is no kind of answer '{kind}' to save; {nearest(kind, KINDS)}")
         if task.name not in TASKS.get(kind, (task.name,)):
             fitting = " or ".join(TASKS[kind])
-            raise ConfigError(f"'{kind}' can be saved by a model of the task {fitting}; this one's task is {task.name}.")
+            raise ConfigError(f"'{kind}' is for models of the task {fitting}; this one's task is {task.name}.")
     return [KINDS[kind](out, task.classes) for kind in dict.fromkeys(save or (*USUAL[task.name], "overlay"))]
 
 

@@ -1,0 +1,140 @@
+"""`evaluate`: a model file and a data set -> `Scores`, with every metric of the model's task."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pixelwise.core.atomic import atomic
+from pixelwise.core.classes import Classes
+from pixelwise.core.sample import Preprocessing, Sample
+from pixelwise.core.types import Metric, Task
+from pixelwise.data.dataset import DataSet, open_data
+from pixelwise.errors import DataError, nearest
+from pixelwise.evaluation.scores import Scores
+from pixelwise.evaluation.split import OnImage, evaluate_split
+from pixelwise.metrics import BoundaryF, BoundaryIoU, ConfusionMatrix, InstanceF1
+from pixelwise.prediction.images import fit_channels
+from pixelwise.prediction.predictor import Predictor, load
+from pixelwise.views import View
+
+
+def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split: str = "test",
+             tta: str | Sequence[View] | None = None, device: str | torch.device | None = None,
+             out: str | Path | None = None, boundary: bool = True, batch_size: int = 1, workers: int = 2, precision: str = "fp32",
+             on_image: OnImage | None = None) -> Scores:  # fmt: skip
+    """Scores of a model on a split, pooled over its images at their original size.
+
+    model     path of a model file, or a Predictor (which then has its own device, tta and precision)
+    data      folder of a data set, or an opened one
+    out       folder that gets scores.json
+    boundary  for the task semantic also boundary IoU and boundary F, which cost more than the rest
+    on_image  see `evaluate_split`
+    Where torch.distributed runs, the images are shared among the processes and all get the same Scores.
+    Raises DataError when the data's classes are not the model's (they are matched by name: another order and a part of
+    them are fine), when the split does not exist or has no truth; and what `load` and `open_data` raise.
+
+    >>> evaluate("runs/first/model.safetensors", "camvid", split="test")["miou"]
+    """
+    predictor = model if isinstance(model, Predictor) else load(model, device, tta, precision=precision)
+    opened = data if isinstance(data, DataSet) else open_data(data)
+    records, task = opened.records(split), predictor.task
+    adapted = adapt(opened, predictor)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    start = time.perf_counter()
+    metrics = evaluate_split(
+        predictor.net, adapted, records, task, predictor.card.preprocessing, device=predictor.device,
+        batch_size=batch_size, workers=workers, precision=predictor.precision, tta=predictor.views,
+        metrics=full_metrics(task, boundary=boundary), rank=rank, world=world, on_image=on_image, per_image=True,
+    )  # fmt: skip
+    seconds = time.perf_counter() - start
+    count, per_image = metrics.pop("images"), metrics.pop("per_image")
+    scores = Scores(
+        task=task.name, primary=task.primary, classes=task.classes, metrics=metrics, per_image=tuple(per_image),
+        count=count, seconds=seconds, model=str(model) if not isinstance(model, Predictor) else repr(model),
+        data=str(opened.root), split=split, tta=_describe(predictor.views), notes=adapted.notes,
+    )  # fmt: skip
+    if out is not None and rank == 0:
+        with atomic(Path(out) / "scores.json") as part:
+            part.write_text(json.dumps(scores.to_dict(), indent=1, allow_nan=False), encoding="utf-8")
+    return scores
+
+
+def full_metrics(task: Task, *, boundary: bool = True) -> list[Callable[[], Metric]]:
+    """Makers of all that is counted for a task; the first is the task's own metric."""
+    count = len(task.classes)
+    contours: list[Any] = [partial(BoundaryIoU, count), partial(BoundaryF, count)] if boundary else []
+    further: dict[str, list[Any]] = {
+        "semantic": contours,
+        "instance": [partial(InstanceF1, task.classes)],
+        "panoptic": [partial(ConfusionMatrix, count)],
+    }
+    return [task.metric, *further[task.name]]
+
+
+def _describe(views: Sequence[View]) -> str:
+    if tuple(views) == (View(),):
+        return "none"
+    return ", ".join(f"{view.scale:g}{' mirrored' if view.mirrored else ''}" for view in views)
+
+
+# -- the data as the model sees it ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A data set read with the model's labels and channels; `notes` say what was changed."""
+
+    dataset: DataSet
+    preprocessing: Preprocessing
+    labels: torch.Tensor  # [K of the data] int64 label of the model
+    notes: tuple[str, ...]
+
+    def read(self, record: Any) -> Sample:
+        """Raises what reading raises, and ImageError for channels that the model cannot take."""
+        sample = self.dataset.read(record)
+        image = fit_channels(sample.image, self.preprocessing, str(record.image))
+        truth = sample.truth
+        if truth is not None:
+            truth = replace(truth, labels=self.labels[truth.labels])
+        return replace(sample, image=image, truth=truth)
+
+
+def adapt(dataset: DataSet, predictor: Predictor) -> Adapted:
+    """Raises DataError when the data's classes are not among the model's, or it lacks the instances the task needs."""
+    card, own = predictor.card, dataset.classes
+    labels = match_classes(own, card.classes, str(dataset.root))
+    notes = []
+    if own.names != card.classes.names:
+        absent = [n for n in card.classes.names if n not in own.names]
+        without = f"; the data has no {', '.join(absent)}" if absent else ""
+        notes.append(f"The data's classes were matched to the model's by name{without}.")
+    have, want = dataset.channels, card.preprocessing.channels
+    if have != want:
+        notes.append(f"The data has {have} channels, the model takes {want}; converted.")
+    if card.task != "semantic" and dataset.default_task == "semantic" and card.classes.things:
+        raise DataError(
+            f"{dataset.root} has class maps only; a model of the task {card.task} is scored against instances. "
+            "Add instance maps, or evaluate a model of the task semantic."
+        )
+    return Adapted(dataset, card.preprocessing, torch.tensor(labels, dtype=torch.int64), tuple(notes))
+
+
+def match_classes(own: Classes, wanted: Classes, where: str) -> list[int]:
+    """For each class of the data its label in the model, by name. Raises DataError naming those the model lacks."""
+    foreign = [name for name in own.names if name not in wanted.names]
+    if foreign:
+        raise DataError(
+            f"The classes of {where} are not the model's: the model does not know {foreign}; "
+            f"{nearest(foreign[0], wanted.names)} The data has {list(own.names)}, the model {list(wanted.names)}. "
+            "Rename them in the data's classes.txt, or choose the model that was trained on them."
+        )
+    return [wanted.names.index(name) for name in own.names]
