@@ -1,7 +1,7 @@
-"""How an output pixel finds its source: one affine map and at most one elastic bend, for the image and all its layers.
+"""How an output pixel finds its source: one affine map and at most one elastic bend, for the image and all its ids.
 
-Coordinates are (x, y) in pixel edges: pixel i covers i to i + 1 and its centre is i + 1/2. An output centre is mapped to
-a point s of the source; ids are those of the pixel that holds s, the image is read bilinearly at s.
+Coordinates are (x, y) in pixel edges: pixel i covers i to i + 1 and its centre is i + 1/2. An output centre is mapped
+to a point s of the source; ids are those of the pixel that holds s, the image is read bilinearly at s.
 """
 
 from __future__ import annotations
@@ -34,11 +34,17 @@ class Bend:
     size: tuple[int, int]
 
     def __call__(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Displacement at points x, y (any one shape); beyond the canvas that of its border."""
+        """Displacement at points x, y that broadcast to one shape; beyond the canvas that of its border."""
         nodes = self.vectors.shape[1]
+        vectors = self.vectors.astype(x.dtype)
+        open_grid = x.ndim == 2 and x.shape[0] == 1 and y.shape[1] == 1
+        if not open_grid:
+            x, y = np.broadcast_arrays(x, y)
         across = _cubic_weights(x.ravel() * ((nodes - 1) / self.size[1]), nodes)  # [P, g]
         down = _cubic_weights(y.ravel() * ((nodes - 1) / self.size[0]), nodes)  # [P, g]
-        dx, dy = (np.einsum("pg,pg->p", down @ v, across).reshape(x.shape) for v in self.vectors.astype(across.dtype))
+        if open_grid:  # two small products instead of weights for every pixel
+            return down @ vectors[0] @ across.T, down @ vectors[1] @ across.T  # [H, W] each
+        dx, dy = (np.einsum("pg,pg->p", down @ v, across).reshape(x.shape) for v in vectors)
         return dx, dy
 
 
@@ -58,8 +64,8 @@ class Placement:
 
     size     (H, W) of the output; `source` (H, W) of the stored image
     after    [3, 3] output -> canvas (the source itself where there is no bend)
-    min_visible, things   rows that show less than this share of their pixels become unknown; only those whose label is a
-             thing, where `things` (bool per label) is given
+    min_visible  rows that show less than this share of their pixels become unknown
+    things       bool per label: where given, `min_visible` is for these labels only
     """
 
     size: tuple[int, int]
@@ -121,7 +127,7 @@ class Placement:
 
 
 def apply(m: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points x, y (any one shape) times [3, 3]."""
+    """Points x, y that broadcast to one shape times [3, 3]; an open grid stays open where rows stay rows."""
     # Python floats keep float32 points float32
     (a, b, c), (d, e, f) = m[0].tolist(), m[1].tolist()
-    return a * x + b * y + c, d * x + e * y + f
+    return (a * x + b * y if b else a * x) + c, (d * x + e * y if d else e * y) + f

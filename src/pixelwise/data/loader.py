@@ -1,11 +1,10 @@
-"""From records to batches: the order and every random draw follow from seed, epoch and place, never from the workers."""
+"""From records to batches: the order and every random draw follow from seed, epoch and place, never from a worker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,118 +13,87 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixelwise.core.sample import Batch, Sample, collate
 from pixelwise.core.types import Task
-from pixelwise.data.sampling import Order
+from pixelwise.data.sampling import Order, class_table, repeat_factors
+from pixelwise.data.store import CACHE_BYTES, Source, Store
 from pixelwise.data.transforms import Transform
 from pixelwise.errors import ConfigError, MemoryLimitError, PixelwiseError
 
-CACHE_BYTES = 2 << 30
-
-
-class Source(Protocol):
-    """What a loader needs of a data set."""
-
-    def read(self, record: Any) -> Sample: ...
-
 
 class Place(NamedTuple):
-    """One item of an epoch: `position` counts over all processes, `index` is the record."""
+    """One item of an epoch: `position` counts over all processes."""
 
     epoch: int
     position: int
-    index: int
+    record: int
 
 
 class Failure(NamedTuple):
-    """An error on its way out of a worker: PyTorch would wrap it in text, and the user would no longer see its type."""
+    """An error on its way out of a worker: PyTorch would wrap it in text, and its type would be lost."""
 
     error: PixelwiseError
 
 
-def make_loader(dataset: Source, records: Sequence[Any], task: Task | None, *, transform: Transform | None = None,
-                batch_size: int = 8, seed: int = 0, shuffle: bool = False, workers: int = 0, rank: int = 0, world: int = 1,
-                drop_last: bool | None = None, balanced: bool = False, class_table: np.ndarray | None = None,
-                balance_threshold: float = 1.0, cache: bool = False, cache_bytes: int = CACHE_BYTES,
-                pin: bool = True) -> Loader:  # fmt: skip
+def make_loader(
+    dataset: Source,
+    records: Sequence[Any],
+    task: Task | None,
+    *,
+    transform: Transform | None = None,
+    batch_size: int = 8,
+    seed: int = 0,
+    shuffle: bool = False,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    drop_last: bool | None = None,
+    balanced: bool = False,
+    class_table: np.ndarray | None = None,
+    balance_threshold: float = 1.0,
+    cache: bool = False,
+    cache_bytes: int = CACHE_BYTES,
+    pin: bool = True,
+) -> Loader:
     """A `Loader` over `records` of `dataset`.
 
-    batch_size   per process
-    shuffle      for training: a new permutation each epoch, the same number of full batches in every process; with
-                 drop_last (the default then) the images that do not fill a batch of all processes wait for another epoch,
-                 without it they are filled up from the next permutation. A data set smaller than one batch goes on with
-                 further permutations, each with its own random draws. Without shuffle: every record once, in order,
-                 process `rank` of `world` has records rank, rank + world, ...; the last batch may be short.
-    balanced     images with rare classes more often, see `sampling.repeat_factors`; `class_table` [records, K] bool says
-                 which class is in which image (`sampling.class_table` reads it; it is read here where it is not given)
-    cache        keeps decoded images in memory, up to `cache_bytes`; those beyond are read anew each time
     task         its `view` of the truth is the last transform; None leaves the truth as stored
+    transform    see `pixelwise.data.transforms`; without a crop, images are padded to the largest of their batch
+    batch_size   per process
+    shuffle      for training: a new permutation each epoch and the same number of full batches in every process, see
+                 `sampling.Order`. Without it every record comes once, in order: process `rank` of `world` has records
+                 rank, rank + world, ...
+    drop_last    default: as `shuffle`. Shuffled: the images that fill no batch of all processes wait for another epoch
+                 (False: they are filled up from a further permutation). Not shuffled: a short last batch is left out.
+    balanced     images with rare classes come more often, see `sampling.repeat_factors` with `balance_threshold`;
+                 `class_table` [records, K] bool says which class is in which image and is read in one pass if not given
+    cache        keeps decoded images in memory up to `cache_bytes`; those beyond are read anew each time
     pin          page-locked memory, where there is a GPU
     Raises ConfigError for numbers that cannot be and for no records at all.
     """
     if not len(records):
         raise ConfigError("There are no images to load: the list of records is empty.")
-    for name, value in (("batch_size", batch_size), ("world", world), ("workers", workers + 1)):
-        if value < 1:
-            raise ConfigError(f"{name} must be at least {1 if name != 'workers' else 0}, got {value - (name == 'workers')}.")
+    least = {"batch_size": 1, "world": 1, "workers": 0, "seed": 0}
+    for (name, low), value in zip(least.items(), (batch_size, world, workers, seed)):
+        if value < low:
+            raise ConfigError(f"{name} must be at least {low}, got {value}.")
     if not 0 <= rank < world:
         raise ConfigError(f"rank must lie in 0..{world - 1}, got {rank}.")
     store = Store(dataset, records, cache_bytes if cache else 0)
-    factors = None
-    if balanced:
-        from pixelwise.data.sampling import repeat_factors
-
-        factors = repeat_factors(store.class_table() if class_table is None else class_table, balance_threshold)
-    order = Order(len(records), batch_size, seed=seed, shuffle=shuffle, rank=rank, world=world,
-                  drop_last=shuffle if drop_last is None else drop_last, factors=factors)  # fmt: skip
+    factors = _factors(store, class_table, balance_threshold) if balanced else None
+    drop_last = shuffle if drop_last is None else drop_last
+    order = Order(len(records), batch_size, seed, shuffle, rank, world, drop_last, factors)
     return Loader(Items(store, task, transform, seed), order, workers=workers, pin=pin)
 
 
-class Store:
-    """The raw samples of a list of records, decoded ones kept in memory up to `limit` bytes.
-
-    They are read before the workers start, so that these share one copy where processes are forked.
-    """
-
-    def __init__(self, dataset: Source, records: Sequence[Any], limit: int) -> None:
-        self.dataset, self.records, self.limit = dataset, tuple(records), limit
-        self.kept: dict[int, Sample] = {}
-        self._full = limit <= 0
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Sample:
-        kept = self.kept.get(index)
-        return self.dataset.read(self.records[index]) if kept is None else kept
-
-    def fill(self, threads: int = 4) -> None:
-        """Reads records, in order, until all are kept or the limit is met. Raises what reading raises."""
-        if self._full:
-            return
-        used, chunk = 0, 4 * threads
-        with ThreadPoolExecutor(threads) as pool:
-            for start in range(0, len(self), chunk):
-                indices = range(start, min(start + chunk, len(self)))
-                for index, sample in zip(indices, pool.map(self.__getitem__, indices)):
-                    used += sample_bytes(sample)
-                    if used > self.limit:
-                        self._full = True
-                        return
-                    self.kept[index] = sample
-        self._full = True
-
-    def class_table(self) -> np.ndarray:
-        from pixelwise.data.sampling import class_table
-
-        self.fill()
-        return class_table(self)
+def _factors(store: Store, table: np.ndarray | None, threshold: float) -> np.ndarray:
+    if table is None:
+        store.fill()
+        table = class_table(store)
+    if len(table) != len(store):
+        raise ConfigError(f"class_table has {len(table)} rows for {len(store)} records; it needs one for each.")
+    return repeat_factors(table, threshold)
 
 
-def sample_bytes(sample: Sample) -> int:
-    """Bytes of image and ids."""
-    return sample.image.nbytes + (0 if sample.truth is None else sample.truth.ids.nbytes)
-
-
-class Items(Dataset):  # type: ignore[type-arg]
+class Items(Dataset[Any]):
     """What a worker does: read, transform, view. A PixelwiseError comes back as a `Failure`."""
 
     def __init__(self, store: Store, task: Task | None, transform: Transform | None, seed: int) -> None:
@@ -139,7 +107,7 @@ class Items(Dataset):  # type: ignore[type-arg]
 
     def item(self, place: Place) -> Sample:
         """The sample at a place, ready to be stacked."""
-        sample = self.store[place.index]
+        sample = self.store[place.record]
         if self.transform is not None:
             rng = np.random.default_rng([self.seed, place.epoch, place.position])
             sample = self.transform(sample, rng, self.pick)
@@ -152,32 +120,28 @@ class Items(Dataset):  # type: ignore[type-arg]
         return self.store[int(rng.integers(len(self.store)))]
 
 
-def stack(items: list[Sample | Failure]) -> Batch | Failure:
-    """A batch, or the first failure among its items."""
-    for item in items:
-        if isinstance(item, Failure):
-            return item
-    try:
-        return collate(items)  # type: ignore[arg-type]
-    except PixelwiseError as error:
-        return Failure(error)
-
-
 class Loader:
-    """Iterates the batches of one epoch, from `step` on; made by `make_loader`.
+    """Iterates the batches of one epoch; made by `make_loader`.
 
-    Position: `state()` inside the loop's body is the place after the batch at hand, so that what it returns goes on with
-    the next one. `set_epoch(e)` starts epoch e; where e is the epoch at hand the position stays (so that a loop may call
-    it after `restore`). At the end of a shuffled epoch the position moves to the start of the next.
+    Position: `state()` in the loop's body says where to go on after the batch at hand; `restore` goes there.
+    `set_epoch(e)` goes to the start of epoch e, or nowhere if e is the epoch at hand, so that a loop may call it after
+    `restore`. A loop that is left early starts again where it began. After a whole shuffled epoch the next one follows.
     """
 
     def __init__(self, items: Items, order: Order, *, workers: int = 0, pin: bool = True) -> None:
         self.items, self.order = items, order
-        self.epoch, self.step = 0, 0
+        self.epoch, self.step = 0, 0  # `step` batches of the epoch have been handed out
+        self._start = 0  # the batch that the next iteration begins with
         self._loader = DataLoader(
-            items, batch_sampler=_Batches(self), collate_fn=stack, num_workers=workers, worker_init_fn=_start_worker,
-            persistent_workers=workers > 0, pin_memory=pin and torch.cuda.is_available(),
-        )  # fmt: skip
+            items,
+            batch_sampler=_Batches(self),
+            collate_fn=_stack,
+            num_workers=workers,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            pin_memory=pin and torch.cuda.is_available(),
+            generator=torch.Generator(),  # else each epoch draws from the global one, and a resumed run would differ
+        )
 
     def __len__(self) -> int:
         """Batches of a whole epoch in this process."""
@@ -189,60 +153,78 @@ class Loader:
 
     def set_epoch(self, epoch: int, start: int | None = None) -> None:
         """Goes to batch `start` of an epoch; without `start` to its first, or nowhere if it is the epoch at hand."""
-        if start is not None:
-            self.step = int(start)
-        elif epoch != self.epoch:
-            self.step = 0
+        if start is not None or epoch != self.epoch:
+            self.step = self._start = int(start or 0)
         self.epoch = int(epoch)
 
     def state(self) -> dict[str, int]:
-        """The position, plain numbers, with what the order depends on."""
+        """The position and what its meaning depends on, as plain numbers."""
         return {"epoch": self.epoch, "step": self.step, **self.order.signature()}
 
     def restore(self, state: Mapping[str, int]) -> None:
         """Goes to a position that `state` gave. Raises ConfigError where it belongs to another order."""
-        mine = self.order.signature()
-        for name, value in mine.items():
+        for name, value in self.order.signature().items():
             if state.get(name, value) != value:
                 raise ConfigError(
-                    f"The saved position belongs to {name} {state[name]}, this run has {value}: with another order the "
-                    "epoch cannot be continued. Resume with the settings and data of the first run."
+                    f"The saved position belongs to {name} {state[name]}, this run has {value}: the epoch cannot be "
+                    "continued in another order. Resume with the settings and the data of the first run."
                 )
-        self.epoch, self.step = int(state["epoch"]), int(state["step"])
+        self.set_epoch(int(state["epoch"]), int(state["step"]))
 
     def __iter__(self) -> Iterator[Batch]:
         self.items.store.fill()
+        self.step = self._start
         try:
             for batch in self._loader:
                 if isinstance(batch, Failure):
                     raise batch.error from None
                 self.step += 1
-                yield batch
+                yield _with_tables(batch, torch.from_numpy)
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error) or isinstance(error, PixelwiseError):
+            if "DataLoader worker" not in str(error):
                 raise
             raise MemoryLimitError(
-                f"A loading process ended without a word ({str(error).splitlines()[0]}), which mostly means that memory, "
-                "or shared memory (/dev/shm), ran out. Use fewer workers (--workers 0 needs no shared memory), a smaller "
-                "batch, or give the container more shared memory."
+                f"A loading process ended without a word ({str(error).splitlines()[0]}): mostly memory, or shared "
+                "memory (/dev/shm), ran out. Use fewer workers (0 needs no shared memory) or a smaller batch, or give "
+                "the container more shared memory."
             ) from error
-        self.step = 0
-        self.epoch += self.order.shuffle
+        self.step = self._start = 0
+        self.epoch += int(self.order.shuffle)
 
 
 class _Batches:
-    """The places of the loader's present epoch from its present step on, batch by batch."""
+    """The places of the loader's present epoch, batch by batch, from its start on."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
     def __iter__(self) -> Iterator[list[Place]]:
-        epoch, start = self.loader.epoch, self.loader.step
-        for places in self.loader.order.batches(epoch, start):
-            yield [Place(epoch, position, index) for position, index in places]
+        epoch = self.loader.epoch
+        for places in self.loader.order.batches(epoch, self.loader._start):
+            yield [Place(epoch, position, record) for position, record in places]
 
     def __len__(self) -> int:
-        return max(0, len(self.loader) - self.loader.step)
+        return max(0, len(self.loader) - self.loader._start)
+
+
+def _stack(items: list[Sample | Failure]) -> Batch | Failure:
+    """A batch, or the first failure among its items."""
+    samples = []
+    for item in items:
+        if isinstance(item, Failure):
+            return item
+        samples.append(item)
+    try:
+        batch = collate(samples)
+    except PixelwiseError as error:
+        return Failure(error)
+    return _with_tables(batch, torch.Tensor.numpy)
+
+
+def _with_tables(batch: Batch, change: Callable[[Any], Any]) -> Batch:
+    """The tables cross from worker to trainer as arrays: each tensor would take a shared-memory file of its own."""
+    tables = tuple({k: None if v is None else change(v) for k, v in table.items()} for table in batch.tables)
+    return replace(batch, tables=tables)
 
 
 def _start_worker(number: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pixelwise.data.warp import count_rows
 from pixelwise.errors import DataError
 
 
@@ -71,7 +72,7 @@ class Order:
 
     def _permutation(self, epoch: int, number: int) -> np.ndarray:
         """[length] the `number`-th pass of an epoch."""
-        rng = np.random.default_rng([self.seed, epoch, number, 1])  # four words: never the stream of an item's transforms
+        rng = np.random.default_rng([self.seed, epoch, number, 1])  # four numbers: never an item's own stream
         if self.factors is None:
             return rng.permutation(self.length)
         # systematic draw: image i comes floor or ceil of its expected number of times
@@ -88,8 +89,7 @@ def class_table(samples: Any) -> np.ndarray:
         truth = samples[i].truth
         if truth is None:
             raise DataError(f"Balanced sampling needs truth, and '{samples[i].name}' has none.")
-        counts = np.bincount(truth.ids.numpy().ravel().astype(np.int64) + 2, minlength=len(truth) + 2)[2:]
-        found.append(np.unique(truth.labels.numpy()[counts > 0]))
+        found.append(np.unique(truth.labels.numpy()[count_rows(truth.ids.numpy(), len(truth)) > 0]))
     table = np.zeros((len(found), max((int(f.max()) + 1 for f in found if len(f)), default=1)), bool)
     for row, labels in zip(table, found):
         row[labels] = True
@@ -97,9 +97,10 @@ def class_table(samples: Any) -> np.ndarray:
 
 
 def repeat_factors(table: np.ndarray, threshold: float = 1.0) -> np.ndarray:
-    """[N] how often each image is wanted: max over its classes c of max(1, sqrt(threshold / f_c)), f_c the share of images
-    with c, from `table` [N, K] bool. LVIS uses threshold 0.001, which does nothing for a class in more images than that;
-    1 lifts every class that is not in all of them. An image without a class has factor 1.
+    """[N] how often each image is wanted: max over its classes c of max(1, sqrt(threshold / f_c)).
+
+    f_c is the share of images with c, from `table` [N, K] bool. LVIS uses threshold 0.001, which does nothing for a
+    class in more images than that; 1 lifts every class that is not in all of them. An image without a class has 1.
     """
     share = table.mean(0)
     wanted = np.maximum(1.0, np.sqrt(threshold / np.maximum(share, 1e-12)))

@@ -1,40 +1,30 @@
-"""Joint transforms of image and truth: parameters are drawn once and applied to the image, all layers of ids and the boxes.
+"""Joint transforms of image and truth: numbers are drawn once and applied to the image, all ids and the boxes.
 
-A transform is any callable `(sample, rng, pick) -> Sample`: `rng` is a `numpy.random.Generator` that depends on the seed,
-the epoch and the place in the epoch, never on the worker; `pick(rng)` draws another raw sample. It must not write into the
-sample it is given. Those here are frozen dataclasses; `Chain` joins neighbouring geometric ones into a single warp.
+A transform is any callable `(sample, rng, pick) -> Sample`: `rng` is a `numpy.random.Generator` that depends on the
+seed, the epoch and the place in the epoch, never on the worker; `pick(rng)` draws another raw sample. It must not write
+into the sample it is given. Those here are frozen dataclasses; `Chain` joins neighbouring geometric ones into one warp.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from pixelwise.core.sample import Sample
-from pixelwise.data.colour import Blur, ColourJitter, Noise
+from pixelwise.data.colour import Blur, ColourJitter, Gamma, Noise
+from pixelwise.data.crop import RandomCrop
 from pixelwise.data.geometry import Bend, Placement, scaling, translation
-from pixelwise.data.warp import warp, warp_ids
+from pixelwise.data.warp import Geometric, Pick, Transform, check_size, warp
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 
-Pick = Callable[[np.random.Generator], Sample]
-Transform = Callable[[Sample, np.random.Generator, Pick], Sample]
-
-LATTICE = 40  # points along the longer side at which a crop's classes are counted
-
-
-class Geometric:
-    """A transform that only moves where the output looks; see `Placement`."""
-
-    def place(self, p: Placement, sample: Sample, rng: np.random.Generator) -> Placement:
-        """One step further. Draws from `rng`; reads, but never warps, the sample."""
-        raise NotImplementedError
-
-    def __call__(self, sample: Sample, rng: np.random.Generator, pick: Pick) -> Sample:
-        return warp(sample, self.place(Placement.whole(sample.size), sample, rng))
+__all__ = [
+    "Blur", "Chain", "ColourJitter", "Elastic", "Flip", "Gamma", "Noise", "Pad", "Pick", "RandomCrop", "RandomScale",
+    "Resize", "Rotation", "Settings", "Transform", "training_transforms",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,7 +57,7 @@ class Resize(Geometric):
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
+        check_size(self.size)
 
     def place(self, p: Placement, sample: Sample, rng: np.random.Generator) -> Placement:
         if self.size == p.size:
@@ -131,7 +121,7 @@ class Pad(Geometric):
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        _check_size(self.size)
+        check_size(self.size)
 
     def place(self, p: Placement, sample: Sample, rng: np.random.Generator) -> Placement:
         size = (max(self.size[0], p.size[0]), max(self.size[1], p.size[1]))
@@ -139,89 +129,14 @@ class Pad(Geometric):
 
 
 @dataclass(frozen=True)
-class RandomCrop(Geometric):
-    """Cuts out `size` (height, width); a smaller image lies somewhere inside it, mirrored around, ids UNKNOWN there.
-
-    max_class_share   where one class has more than this share of the known pixels, another place is drawn, at most `tries`
-                      times; classes are counted on a lattice of about 1,000 points. The last place drawn is then taken.
-    focus             probability that the crop shows a pixel drawn from a class, the class drawn by `weights` among those
-                      in the image; without weights drawn from a segment (an object), each equally likely
-    weights           [K] one number per label, e.g. one over the class's share
-    min_visible, things   see `Placement`
-    """
-
-    size: tuple[int, int]
-    max_class_share: float = 1.0
-    tries: int = 10
-    focus: float = 0.0
-    weights: tuple[float, ...] = ()
-    min_visible: float = 0.0
-    things: tuple[bool, ...] = ()
-
-    def __post_init__(self) -> None:
-        _check_size(self.size)
-        for name in ("max_class_share", "focus", "min_visible"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"RandomCrop: {name} must lie in 0..1, got {getattr(self, name)}.")
-
-    def place(self, p: Placement, sample: Sample, rng: np.random.Generator) -> Placement:
-        p = replace(p, min_visible=self.min_visible, things=self.things)
-        point = self._focus_point(p, sample, rng) if rng.random() < self.focus else None
-        for _ in range(max(1, self.tries)):
-            crop = self._draw(p, rng, point)
-            if self.max_class_share >= 1 or sample.truth is None or self._mixed(crop, sample):
-                break
-        return crop
-
-    def _draw(self, p: Placement, rng: np.random.Generator, point: tuple[float, float] | None) -> Placement:
-        """A place for the crop; with `point` (x, y) one that shows it wherever the image's border allows."""
-        corner = []
-        for axis, at in ((1, 0), (0, 1)):  # x, then y
-            room = p.size[axis] - self.size[axis]
-            low, high = min(0, room), max(0, room)
-            if point is not None and room > 0:
-                centre = int(np.floor(point[at]))
-                low, high = (int(np.clip(v, 0, room)) for v in (centre - self.size[axis] + 1, centre))
-            corner.append(int(rng.integers(low, high + 1)))
-        return p.then(translation(corner[0], corner[1]), self.size)
-
-    def _mixed(self, crop: Placement, sample: Sample) -> bool:
-        assert sample.truth is not None
-        step = max(1, max(self.size) // LATTICE)
-        rows = warp_ids(sample.truth.ids[:1].numpy(), crop, step)
-        rows = rows[rows >= 0]
-        if not len(rows):
-            return False
-        shares = np.bincount(sample.truth.labels.numpy()[rows])
-        return bool(shares.max() <= self.max_class_share * shares.sum())
-
-    def _focus_point(self, p: Placement, sample: Sample, rng: np.random.Generator) -> tuple[float, float] | None:
-        """A random pixel (x, y in `p`) of a segment or class drawn as the class docstring says; None where there is none."""
-        if sample.truth is None or not len(sample.truth):
-            return None
-        ids, labels = sample.truth.ids.numpy(), sample.truth.labels.numpy()
-        counts = np.bincount(ids.ravel().astype(np.int64) + 2, minlength=len(labels) + 2)[2:]
-        chance = (counts > 0).astype(float)
-        if self.weights:
-            per_class = np.bincount(labels, counts, minlength=len(self.weights))
-            wanted = np.array(self.weights) * (per_class > 0)
-            # a class's weight is shared among its rows by their pixels
-            chance = wanted[labels] * counts / np.maximum(per_class[labels], 1)
-        if chance.sum() <= 0:
-            return None
-        row = rng.choice(len(chance), p=chance / chance.sum())
-        _, ys, xs = np.nonzero(ids == row)
-        at = rng.integers(len(ys))
-        x, y = p.to_output(np.array([xs[at] + 0.5]), np.array([ys[at] + 0.5]))
-        return float(x[0]), float(y[0])
-
-
-@dataclass(frozen=True)
 class Chain:
     """One transform after another; neighbouring geometric ones become one warp, so that only the crop is computed.
 
-    A failure inside a transform is a DataError that names the transform and the sample; so is a result that is no Sample
-    or whose truth has another size than its image.
+    A failure inside a transform is a DataError that names the transform and the sample; so is a result that is no
+    Sample or whose truth has another size than its image.
+
+    >>> Chain((RandomScale(0.5, 1.5), Flip(), RandomCrop((224, 320))))(sample, rng, pick).size  # doctest: +SKIP
+    (224, 320)
     """
 
     transforms: tuple[Transform, ...] = ()
@@ -259,37 +174,53 @@ def _name(transform: Transform) -> str:
     return getattr(transform, "__name__", type(transform).__name__)
 
 
-def _check_size(size: tuple[int, int]) -> None:
-    if len(size) != 2 or min(size) < 1:
-        raise ConfigError(f"A size must be (height, width) of at least 1 pixel, got {size}.")
-
-
 class Settings(Protocol):
-    """What `training_transforms` reads; `pixelwise.config.TransformSettings` says what each means."""
+    """What `training_transforms` reads; each is as in the transform it belongs to."""
 
-    scale: tuple[float, float]
-    scales: tuple[float, ...]
-    flip: float
-    vertical_flip: float
-    rotation: float
-    elastic: float
-    brightness: float
-    contrast: float
-    saturation: float
-    hue: float
-    blur: float
-    noise: float
-    max_class_share: float
-    rare_focus: float
+    @property
+    def scale(self) -> tuple[float, float]: ...  # smallest and largest factor, drawn log-uniform
+    @property
+    def scales(self) -> tuple[float, ...]: ...  # where given, one of these instead
+    @property
+    def flip(self) -> float: ...  # probability
+    @property
+    def vertical_flip(self) -> float: ...  # probability
+    @property
+    def rotation(self) -> float: ...  # degrees to either side
+    @property
+    def elastic(self) -> float: ...  # standard deviation of the displacement, pixels
+    @property
+    def brightness(self) -> float: ...
+    @property
+    def contrast(self) -> float: ...
+    @property
+    def saturation(self) -> float: ...
+    @property
+    def hue(self) -> float: ...
+    @property
+    def blur(self) -> float: ...  # probability
+    @property
+    def noise(self) -> float: ...  # largest standard deviation, share of the value's range
+    @property
+    def max_class_share(self) -> float: ...
+    @property
+    def rare_focus(self) -> float: ...  # probability
 
 
-def training_transforms(settings: Any, *, crop: tuple[int, int] | int, class_counts: Sequence[float] | None = None,
-                        min_visible: float = 0.0, things: Sequence[bool] = ()) -> Chain:  # fmt: skip
-    """The chain that training uses: scale, turn, bend, flip and crop as one warp, then colour, blur and noise on the crop.
+def training_transforms(
+    settings: Settings,
+    *,
+    crop: tuple[int, int] | int,
+    class_counts: Sequence[float] | np.ndarray | None = None,
+    min_visible: float = 0.0,
+    things: Sequence[bool] | np.ndarray = (),
+) -> Chain:
+    """The chain that training uses: scale, turn, bend, flip, crop as one warp, then colour, blur and noise on the crop.
 
     crop          (height, width), or one number for a square
     class_counts  [K] pixels per class over the training split; the weights of `rare_focus` are one over them. Without
                   them the focus goes to any segment, each equally likely.
+    min_visible   objects (labels that are `things`, all where none are named) of which the crop shows less become void
     Raises ConfigError for values that cannot be.
     """
     size = (crop, crop) if isinstance(crop, int) else (int(crop[0]), int(crop[1]))

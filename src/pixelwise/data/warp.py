@@ -13,9 +13,30 @@ from torch import Tensor
 from pixelwise.core.sample import Sample, image_tensor
 from pixelwise.core.segments import BOX, NOTHING, TAG, UNKNOWN, Segments, smallest_int
 from pixelwise.data.geometry import Placement, apply, scaling, translation
+from pixelwise.errors import ConfigError
 
 REDUCE_ABOVE = 1.1  # below this factor bilinear reading sees every source pixel well enough
 MARGIN = 3  # source pixels kept around what the output shows, for the interpolation's neighbours
+
+Pick = Callable[[np.random.Generator], Sample]
+Transform = Callable[[Sample, np.random.Generator, Pick], Sample]
+
+
+class Geometric:
+    """A transform that only moves where the output looks; see `Placement`."""
+
+    def place(self, p: Placement, sample: Sample, rng: np.random.Generator) -> Placement:
+        """One step further. Draws from `rng`; reads, but never warps, the sample."""
+        raise NotImplementedError
+
+    def __call__(self, sample: Sample, rng: np.random.Generator, pick: Pick) -> Sample:
+        return warp(sample, self.place(Placement.whole(sample.size), sample, rng))
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Raises ConfigError unless it is (height, width) of at least one pixel."""
+    if len(size) != 2 or min(size) < 1:
+        raise ConfigError(f"A size must be (height, width) of at least 1 pixel, got {size}.")
 
 
 def pixels_of(sample: Sample) -> np.ndarray:
@@ -26,9 +47,10 @@ def pixels_of(sample: Sample) -> np.ndarray:
 def warp(sample: Sample, p: Placement) -> Sample:
     """The sample as `p` shows it: a new image and a new truth of `p.size`.
 
-    Rows that show no pixel (box rows: no part of the box) are dropped; so are rows below `p.min_visible`, and their pixels
-    become UNKNOWN. Tag rows stay. `given_areas` shrink with the share that is seen and grow with the scale; boxes of box
-    rows are warped as boxes (a turned box is the box around it) and clipped; those of mask rows are those of the pixels.
+    Rows that show no pixel (box rows: no part of the box) are dropped; so are rows below `p.min_visible`, and their
+    pixels become UNKNOWN. Tag rows stay: they speak of the whole image. `given_areas` shrink with the share that is
+    seen and grow with the scale. Boxes of box rows are warped as boxes (a turned box is the box around it) and
+    clipped; rows that own pixels have the box around those.
     """
     image = image_tensor(warp_image(pixels_of(sample), p))
     return replace(sample, image=image, truth=None if sample.truth is None else warp_truth(sample.truth, p))
@@ -38,49 +60,43 @@ def warp_truth(truth: Segments, p: Placement) -> Segments:
     """See `warp`."""
     n = len(truth)
     ids = warp_ids(truth.ids.numpy(), p)
-    after = _counts(ids, n)
+    after = count_rows(ids, n)
     before = None
     if p.min_visible > 0 or truth.given_areas is not None:
-        before = _counts(truth.ids.numpy(), n)
-    share = (after > 0).astype(float) if before is None else after / np.maximum(before, 1) / p.magnification
-    boxes = None
-    if truth.given_boxes is not None or truth.kind is not None:
-        boxes, box_share = warp_boxes(truth.boxes.numpy(), p)
+        before = count_rows(truth.ids.numpy(), n)
     kept = after > 0
-    if truth.kind is not None:
-        whole = np.isin(truth.kind.numpy(), (BOX, TAG))
-        share = np.where(whole, box_share, share)
-        kept |= (truth.kind.numpy() == BOX) & (box_share > 0)
-    hidden = kept & (share < p.min_visible)
+    share = kept.astype(float) if before is None else after / np.maximum(before, 1) / p.magnification
+    box_row, tag_row = (np.zeros(n, bool) if truth.kind is None else truth.kind.numpy() == kind for kind in (BOX, TAG))
+    boxes, box_share = np.zeros((n, 4)), np.zeros(n)
+    if truth.given_boxes is not None:
+        boxes, box_share = warp_boxes(truth.given_boxes.numpy(), p)
+        share = np.where(box_row | tag_row, box_share, share)
+        kept |= box_row & (box_share > 0)
+    hidden = kept & (share < p.min_visible) & ~tag_row
     if p.things:
         hidden &= np.array(p.things)[truth.labels.numpy()]
-    if truth.kind is not None:
-        kept |= truth.kind.numpy() == TAG
-        hidden &= truth.kind.numpy() != TAG
-        _forget_boxes(ids, boxes[hidden & (truth.kind.numpy() == BOX)])
+    kept |= tag_row
+    _forget_boxes(ids, boxes[hidden & box_row])
     columns = _columns(truth, after, before, share, p)
     columns["given_boxes"] = None if truth.given_boxes is None else torch.from_numpy(boxes).float()
     return _measure_masks(_keep(ids, kept & ~hidden, hidden, columns))
 
 
-def _counts(ids: np.ndarray, rows: int) -> np.ndarray:
+def count_rows(ids: np.ndarray, rows: int) -> np.ndarray:
     """[N] pixels that each row owns."""
     return np.bincount(ids.ravel().astype(np.int64) + 2, minlength=rows + 2)[2:]
 
 
 def warp_boxes(boxes: np.ndarray, p: Placement) -> tuple[np.ndarray, np.ndarray]:
-    """[N, 4] x0 y0 x1 y1 -> the boxes around the warped boxes, clipped to the output, and the share of each that is seen.
+    """[N, 4] x0 y0 x1 y1 -> boxes around the warped boxes, clipped to the output, and [N] the share of each in it.
 
     Nine points of each edge are followed, so that a bend is met too.
     """
-    boxes = boxes.astype(float)
     t = np.linspace(0, 1, 9)
-    edges = np.concatenate([np.stack(e, 1) for e in ((t, 0 * t), (t, 0 * t + 1), (0 * t, t), (0 * t + 1, t))])  # [36, 2]
-    x = boxes[:, :1] + (boxes[:, 2:3] - boxes[:, :1]) * edges[:, 0]  # [N, 36]
-    y = boxes[:, 1:2] + (boxes[:, 3:] - boxes[:, 1:2]) * edges[:, 1]
-    if len(boxes):
-        x, y = p.to_output(x, y)
-    full = np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], 1) if len(boxes) else boxes
+    along, across = np.concatenate([t, t, 0 * t, 0 * t + 1]), np.concatenate([0 * t, 0 * t + 1, t, t])  # [36] each
+    x0, y0, x1, y1 = boxes.astype(float).T[:, :, None]  # [N, 1] each
+    x, y = p.to_output(x0 + (x1 - x0) * along, y0 + (y1 - y0) * across)  # [N, 36]
+    full = np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], 1)
     seen = full.copy()
     seen[:, 0::2] = seen[:, 0::2].clip(0, p.size[1])
     seen[:, 1::2] = seen[:, 1::2].clip(0, p.size[0])
@@ -88,8 +104,9 @@ def warp_boxes(boxes: np.ndarray, p: Placement) -> tuple[np.ndarray, np.ndarray]
     return seen, seen_area / np.maximum(area, 1e-9)
 
 
-def _columns(truth: Segments, after: np.ndarray, before: np.ndarray | None, share: np.ndarray, p: Placement
-             ) -> dict[str, Tensor | None]:  # fmt: skip
+def _columns(
+    truth: Segments, after: np.ndarray, before: np.ndarray | None, share: np.ndarray, p: Placement
+) -> dict[str, Tensor | None]:
     """The table's columns for the output, of all rows, without boxes."""
     columns = {name: getattr(truth, name) for name in ("labels", "scores", "crowd", "keys", "kind")}
     areas = truth.given_areas
@@ -127,7 +144,7 @@ def _keep(ids: np.ndarray, kept: np.ndarray, hidden: np.ndarray, columns: dict[s
     if kept.all():
         return Segments(torch.from_numpy(ids), **columns)  # type: ignore[arg-type]
     if len(ids) > 1 and hidden.any():  # what an upper layer no longer knows must not pass for background below
-        lost = (np.append(hidden, [False, False])[ids[1:]]).any(0)
+        lost = np.append(hidden, [False, False])[ids[1:]].any(0)
         ids[0][lost & (ids[0] == NOTHING)] = UNKNOWN
     lookup = np.full(len(kept) + 2, UNKNOWN, np.int32)
     lookup[:-2][kept] = np.arange(kept.sum())
@@ -139,9 +156,9 @@ def _keep(ids: np.ndarray, kept: np.ndarray, hidden: np.ndarray, columns: dict[s
 
 
 def warp_ids(ids: np.ndarray, p: Placement, step: int = 1) -> np.ndarray:
-    """[L, H, W] ids -> [L, h, w] at every `step`-th output pixel; outside UNKNOWN in layer 0 and NOTHING in the others."""
+    """[L, H, W] ids -> [L, h, w] at every `step`-th output pixel; outside layer 0 is UNKNOWN, the others NOTHING."""
     height, width = p.source
-    x, y = np.arange(step // 2, p.size[1], step) + 0.5, np.arange(step // 2, p.size[0], step) + 0.5
+    x, y = (np.arange(step // 2, size, step, dtype=np.float64) + 0.5 for size in (p.size[1], p.size[0]))
     fill = np.full((len(ids), 1), NOTHING, ids.dtype)
     fill[0] = UNKNOWN
     if p.aligned:
@@ -156,8 +173,8 @@ def warp_ids(ids: np.ndarray, p: Placement, step: int = 1) -> np.ndarray:
         if outside_x.any():
             out[:, :, outside_x] = fill[:, :, None]
         return out
-    grid_x, grid_y = (g.astype(np.float32) for g in np.meshgrid(x, y))
-    sx, sy = (np.floor(s).astype(np.int32) for s in p.to_source(grid_x, grid_y))
+    points = p.to_source(x[None].astype(np.float32), y[:, None].astype(np.float32))
+    sx, sy = (np.floor(s).astype(np.int32) for s in points)
     outside = (sx < 0) | (sx >= width) | (sy < 0) | (sy >= height)
     flat = sy.clip(0, height - 1) * np.int32(width) + sx.clip(0, width - 1)
     out = np.take(ids.reshape(len(ids), -1), flat, axis=1)
@@ -177,18 +194,19 @@ def warp_image(pixels: np.ndarray, p: Placement) -> np.ndarray:
     points = None
     if p.bend is not None:
         x, y = np.arange(p.size[1], dtype=np.float32) + 0.5, np.arange(p.size[0], dtype=np.float32) + 0.5
-        points = p.to_source(*np.meshgrid(x, y))
+        points = p.to_source(x[None], y[:, None])  # [H, W] each
     factors = np.hypot(p.affine[:2, 0], p.affine[:2, 1])  # source pixels per output pixel, along x and y
     window, origin, shrink = _reduced(pixels, _extent(p, points), factors)
     to_window = scaling(*shrink) @ translation(-origin[0], -origin[1])
     if points is not None:
         sx, sy = apply(translation(-0.5, -0.5) @ to_window, *points)
-        return _by_fours(window, lambda part: cv2.remap(
-            part, sx.astype(np.float32), sy.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))  # fmt: skip
+        sx, sy = sx.astype(np.float32, copy=False), sy.astype(np.float32, copy=False)
+        return _by_fours(window, lambda part: cv2.remap(part, sx, sy, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
     matrix = (translation(-0.5, -0.5) @ to_window @ p.affine @ translation(0.5, 0.5))[:2]
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return _by_fours(window, lambda part: cv2.warpAffine(
-        part, matrix, (p.size[1], p.size[0]), flags=flags, borderMode=cv2.BORDER_REFLECT))  # fmt: skip
+    size, flags = (p.size[1], p.size[0]), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return _by_fours(
+        window, lambda part: cv2.warpAffine(part, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT)
+    )
 
 
 def _whole_steps(p: Placement) -> tuple[slice | np.ndarray, slice | np.ndarray] | None:
@@ -219,8 +237,9 @@ def _extent(p: Placement, points: tuple[np.ndarray, np.ndarray] | None) -> tuple
     return float(points[0].min()), float(points[1].min()), float(points[0].max()), float(points[1].max())
 
 
-def _reduced(pixels: np.ndarray, extent: tuple[float, float, float, float], factors: np.ndarray
-             ) -> tuple[np.ndarray, tuple[int, int], tuple[float, float]]:  # fmt: skip
+def _reduced(
+    pixels: np.ndarray, extent: tuple[float, float, float, float], factors: np.ndarray
+) -> tuple[np.ndarray, tuple[int, int], tuple[float, float]]:
     """Cuts out what is seen and averages it down: the window, its origin (x, y) and its scale (x, y), at most 1."""
     cuts, target, shrink = [], [], []
     for axis, size in ((0, pixels.shape[1]), (1, pixels.shape[0])):
