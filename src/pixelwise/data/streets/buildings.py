@@ -24,8 +24,9 @@ Box = Callable[[float, float, float, float, Colour], None]  # left, bottom, righ
 def any_colour(rng: np.random.Generator) -> Colour:
     """A palette colour, jittered."""
     base = PALETTE[int(rng.integers(len(PALETTE)))]
-    factor, jitter = rng.uniform(0.75, 1.12), rng.uniform(-12, 12, 3)
-    return tuple(float(np.clip(c * factor + j, 18, 250)) for c, j in zip(base, jitter, strict=True))  # type: ignore[return-value]
+    factor = rng.uniform(0.75, 1.12)
+    red, green, blue = (min(max(c * factor + j, 18.0), 250.0) for c, j in zip(base, rng.uniform(-12, 12, 3).tolist()))
+    return red, green, blue
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def facade(rng: np.random.Generator, house: House, scale_px: float, tone: Tone, 
     front = textures.tint(np.asarray(cv2.resize(grey, (width, height)), np.uint8), tone(house.wall))
 
     def box(x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
-        """Metres from the left edge and up from the ground."""
+        """Metres from the left edge and up from the ground; what is far below a pixel is left out."""
+        if min(x1 - x0, y1 - y0) * scale_px < 0.7:
+            return
         corner = (int(x0 * scale_px), height - int(y1 * scale_px))
         opposite = (max(int(x1 * scale_px) - 1, corner[0]), max(height - int(y0 * scale_px) - 1, corner[1]))
         cv2.rectangle(front, corner, opposite, colour, -1)
