@@ -45,8 +45,10 @@ def prepare(logits: Tensor, target: Tensor, ignore_index: int, check: bool) -> P
     ids = torch.where(valid, target, 0)
     if check:
         _check_ids(ids, logits.shape[1], ignore_index)
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return Pixels(wide.masked_fill(~valid.unsqueeze(1), 0.0), ids, valid)
+    void = ~valid.unsqueeze(1)  # [B, 1, H, W]
+    if logits.dtype in (torch.float32, torch.float64):
+        return Pixels(logits.masked_fill(void, 0.0), ids, valid)
+    return Pixels(logits.float().masked_fill_(void, 0.0), ids, valid)  # the wider copy is ours to write to
 
 
 def _check_form(logits: Tensor, target: Tensor) -> None:

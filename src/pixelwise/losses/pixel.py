@@ -110,9 +110,11 @@ def ohem_cross_entropy(
     threshold = number("threshold", threshold, low=0.0, high=1.0)
     min_kept = whole("min_kept", min_kept)
     pixels = prepare(logits, target, ignore_index, check)
-    losses = F.cross_entropy(pixels.logits, pixels.ids, weight=class_weight(weight, pixels), reduction="none")
+    weights = class_weight(weight, pixels)
+    log_p = _true_log_prob(pixels)  # [B, H, W]
+    losses = -log_p if weights is None else -log_p * weights[pixels.ids]
     with torch.no_grad():
-        easy = torch.where(pixels.valid, _true_log_prob(pixels).exp(), 2.0).flatten()  # [P]; void sorts last
+        easy = torch.where(pixels.valid, log_p.exp(), 2.0).flatten()  # [P]; void sorts last
         kept = easy < _raised(threshold, min_kept, easy, pixels.valid.sum())
         kept &= pixels.valid.flatten()
     return ratio(torch.where(kept, losses.flatten(), 0.0).sum(), kept.sum())

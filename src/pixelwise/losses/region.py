@@ -255,7 +255,8 @@ def _jaccard_slopes(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 def _overlap(pixels: Pixels, per_image: bool) -> Overlap:
     probs = pixels.logits.softmax(1)  # [B, K, H, W]
     sure = probs.gather(1, pixels.ids.unsqueeze(1)).squeeze(1)  # [B, H, W] p of the true class
-    predicted = torch.where(pixels.valid.unsqueeze(1), probs, 0.0).sum((2, 3))  # [B, K]
+    # At void logits are 0 and probabilities finite, so a product cuts them off as surely as a selection, and faster.
+    predicted = (probs * pixels.valid.unsqueeze(1)).sum((2, 3))  # [B, K]
     true = _by_class(torch.where(pixels.valid, sure, 0.0), pixels)
     actual = _by_class(pixels.valid.to(probs.dtype), pixels)
     if flag("per_image", per_image):
