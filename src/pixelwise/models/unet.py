@@ -2,7 +2,9 @@
 
 The plain variant is the textbook's: padded 3x3 convolutions with batch norm, transposed convolutions up, 31,044,821 parameters
 for 3 channels and 21 classes. `2015` is the paper's own net: no norm, no padding inside, dropout at the bottom, and the image
-mirrored at its borders so that the answer still covers all of it.
+mirrored at its borders so that the answer still covers all of it. `fold` moves blocks of pixels into channels before the first
+convolution and out of them after the last (sub-pixel convolution, Shi et al. 2016, 1609.05158): most of the time of a narrow
+U-Net goes into its largest grid, and a fold of 2 has a quarter of it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "small": {"width": 24},
     "tiny": {"width": 12, "depth": 3},
+    "folded": {"width": 32, "fold": 2},
     "bilinear": {"up": "bilinear"},
     "2015": {"norm": "none", "padding": "valid", "dropout": 0.5},
 }
@@ -77,21 +80,23 @@ class UNet(nn.Module):
     min_size = 8
 
     def __init__(self, *, classes: int, channels: int, width: int, depth: int, norm: Norm, up: str, padding: str,
-                 bias: bool, dropout: float) -> None:  # fmt: skip
+                 bias: bool, dropout: float, fold: int) -> None:  # fmt: skip
         super().__init__()
         widths = [width * 2**i for i in range(depth + 1)]
         settings: dict[str, Any] = {"norm": norm, "bias": bias, "pad": 1 if padding == "same" else 0}
-        self.stride, self.margin = 2**depth, 0 if padding == "same" else _valid_margin(depth)
-        self.stem = DoubleConv(channels, width, **settings)
+        self.stride, self.margin = fold * 2**depth, 0 if padding == "same" else _valid_margin(depth)
+        self.fold = fold
+        self.stem = DoubleConv(channels * fold**2, width, **settings)
         self.down = nn.ModuleList(DoubleConv(a, b, **settings) for a, b in zip(widths, widths[1:]))
         self.up = nn.ModuleList(Up(b, a, up=up, **settings) for a, b in reversed(list(zip(widths, widths[1:]))))
         self.drop = nn.Dropout(dropout)
-        self.head = nn.Conv2d(width, classes, 1)
+        self.head = nn.Conv2d(width, classes * fold**2, 1)
         self.apply(_initialise)
 
     def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
         height, width = images.shape[-2:]
-        x = self.stem(self._pad(images))
+        x = self._pad(images)
+        x = self.stem(F.pixel_unshuffle(x, self.fold) if self.fold > 1 else x)
         skips = [x]
         for i, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2))
@@ -101,7 +106,8 @@ class UNet(nn.Module):
         x = skips.pop()
         for up in self.up:
             x = up(x, skips.pop())
-        logits = self.head(x)[:, :, :height, :width]  # [B, K, H, W]
+        x = self.head(x)
+        logits = (F.pixel_shuffle(x, self.fold) if self.fold > 1 else x)[:, :, :height, :width]  # [B, K, H, W]
         return Dense(logits, frames or (Frame.whole(height, width),) * len(images))
 
     def _pad(self, images: Tensor) -> Tensor:
@@ -162,19 +168,21 @@ def _initialise(module: nn.Module) -> None:
 
 
 def build(*, classes: int, channels: int = 3, width: int = 64, depth: int = 4, norm: str = "batch", up: str = "transposed",
-          padding: str = "same", bias: bool = True, dropout: float = 0.0) -> UNet:  # fmt: skip
+          padding: str = "same", bias: bool = True, dropout: float = 0.0, fold: int = 1) -> UNet:  # fmt: skip
     """U-Net with numbers.
 
     channels  of the input               width    channels at full size        depth  halvings (1 to 6)
     norm      batch, group, instance or none      up       transposed or bilinear
     padding   same, or valid: the 2015 paper's, with mirrored borders     bias   in convolutions before a norm
-    dropout   after the two deepest blocks
+    dropout   after the two deepest blocks        fold     side of the pixel blocks folded into channels (1: none)
     """
     for name, value, allowed in (("norm", norm, ("batch", "group", "instance", "none")), ("up", up, ("transposed", "bilinear")),
-                                 ("padding", padding, ("same", "valid")), ("depth", depth, (1, 2, 3, 4, 5, 6))):  # fmt: skip
+                                 ("padding", padding, ("same", "valid")), ("depth", depth, (1, 2, 3, 4, 5, 6)), ("fold", fold, (1, 2, 4))):  # fmt: skip
         if value not in allowed:
             raise ConfigError(f"U-Net: {name} is {value!r}; it can be {', '.join(map(str, allowed))}.")
+    if fold > 1 and padding == "valid":
+        raise ConfigError("U-Net: fold goes with padding='same'.")
     if width < 1 or channels < 1 or not 0 <= dropout < 1:
         raise ConfigError(f"U-Net: width {width} and channels {channels} must be at least 1, dropout {dropout} in [0, 1).")
     return UNet(classes=classes, channels=channels, width=width, depth=depth, norm=norm, up=up, padding=padding, bias=bias,
-                dropout=dropout)  # type: ignore[arg-type]  # fmt: skip
+                dropout=dropout, fold=fold)  # type: ignore[arg-type]  # fmt: skip

@@ -1,0 +1,178 @@
+"""The command line: `pixelwise check | train | evaluate | predict | list`. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from pixelwise.config import TrainSettings
+from pixelwise.errors import PixelwiseError
+
+Positional = tyro.conf.Positional
+
+
+@dataclass(frozen=True)
+class Check:
+    """Say what is in a data set and what is wrong with it. Exits with 1 when something is."""
+
+    data: Annotated[Path, Positional]
+    """The data set's folder."""
+    format: str | None = None
+    """Layout on disk; found by looking by default."""
+    quick: bool = False
+    """Only what needs no decoding of every image."""
+    json: bool = False
+    """JSON instead of tables."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score a model on a split of a data set, at the images' original sizes."""
+
+    model: Annotated[Path, Positional]
+    """A model.safetensors."""
+    data: Annotated[Path, Positional]
+    """The data set's folder."""
+    split: str = "test"
+    """Which split."""
+    out: Path | None = None
+    """Folder for scores.json and report.html; by default evaluation-SPLIT beside the model."""
+    tta: str | None = None
+    """Test-time augmentation: flip, scale or flip+scale."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the net."""
+    format: str | None = None
+    """Layout on disk; found by looking by default."""
+    report: bool = True
+    """Write report.html."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Segment images: files and folders, any size. The answers have the images' own sizes."""
+
+    model: Annotated[Path, Positional]
+    """A model.safetensors."""
+    images: Annotated[tuple[Path, ...], Positional]
+    """Image files and folders."""
+    out: Path = Path("out")
+    """Folder for the answers."""
+    overlay: bool = True
+    """Write the answer over the image as well."""
+    confidence: bool = False
+    """Write how sure the net is, as 8-bit grey."""
+    tta: str | None = None
+    """Test-time augmentation: flip, scale or flip+scale."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the net."""
+    max_pixels: int = 300_000_000
+    """Larger images are refused before they are decoded."""
+
+
+@dataclass(frozen=True)
+class List:
+    """List what there is."""
+
+    what: Annotated[Literal["models", "formats", "losses", "metrics"], Positional]
+    """Which of them."""
+
+
+Command = (
+    Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[TrainSettings, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[List, tyro.conf.subcommand("list")]
+)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs a command and exits: 0 fine, 1 done but something is wrong, 2 a setting or file that cannot be, 130 Ctrl-C."""
+    words = list(sys.argv[1:] if words is None else words)
+    debug = "--debug" in words
+    words = [w for w in words if w != "--debug"]
+    try:
+        command: Any = tyro.cli(Command, args=words or ["--help"], prog="pixelwise", description=DESCRIPTION, config=CONFIG)  # type: ignore[call-overload]
+        sys.exit(RUN[type(command)](command))
+    except PixelwiseError as error:
+        if debug:
+            raise
+        print(f"pixelwise: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("pixelwise: stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+        sys.exit(0)
+
+
+DESCRIPTION = "A label for every pixel: semantic, instance and panoptic segmentation. --debug shows an error's traceback."
+CONFIG = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+
+
+def _check(command: Check) -> int:
+    from pixelwise.data.doctor import examine
+
+    findings = examine(command.data, format=command.format, quick=command.quick)
+    if command.json:
+        print(json.dumps(findings.to_dict(), indent=1))
+    else:
+        findings.print()
+    return 0 if findings.ok else 1
+
+
+def _train(command: TrainSettings) -> int:
+    from pixelwise.training.loop import Training
+
+    run = Training(command).run()
+    if not run.complete:
+        return 130
+    print(f"model     {run.model}")
+    if command.report:
+        from pixelwise.report import write_training_report
+
+        print(f"report    {write_training_report(run.out)}")
+    return 0
+
+
+def _evaluate(command: Evaluate) -> int:
+    from pixelwise.evaluation import evaluate
+
+    out = command.out or command.model.parent / f"evaluation-{command.split}"
+    scores = evaluate(command.model, command.data, split=command.split, tta=command.tta, device=command.device,
+                      precision=command.precision, format=command.format, out=out, report=command.report)  # fmt: skip
+    scores.print()
+    print(f"written to {out}")
+    return 0
+
+
+def _predict(command: Predict) -> int:
+    from pixelwise.prediction import load, predict_folder
+
+    model = load(command.model, command.device, command.tta, precision=command.precision, max_pixels=command.max_pixels)
+    run = predict_folder(model, command.images, command.out, overlay=command.overlay, confidence=command.confidence)
+    print(f"{len(run.done)} images segmented, answers in {command.out}")
+    for path, reason in run.failed:
+        print(f"failed: {path}: {reason}", file=sys.stderr)
+    return 1 if run.failed else 0
+
+
+def _list(command: List) -> int:
+    from pixelwise.listing import table
+
+    table(command.what)
+    return 0
+
+
+RUN: dict[type, Any] = {Check: _check, TrainSettings: _train, Evaluate: _evaluate, Predict: _predict, List: _list}

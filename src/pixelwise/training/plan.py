@@ -1,0 +1,128 @@
+"""What a training derives from the data and the machine where nobody said it; each choice is said aloud."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pixelwise.config import TrainSettings, parse_options
+from pixelwise.core.sample import Preprocessing
+from pixelwise.data.dataset import DataSet
+from pixelwise.data.statistics import Statistics
+from pixelwise.losses.weights import class_weights
+from pixelwise.tasks import Instance, Panoptic, Semantic
+from pixelwise.training.machine import activation_bytes, fit_batch
+
+Task = Semantic | Instance | Panoptic
+IMAGES_TO_SEE = {"cpu": 12_000, "cuda": 60_000}  # training images drawn in all, where no length is given
+CROP_PIXELS = {"cpu": 80_000, "cuda": 262_144}
+RATES = {"adamw": 1e-3, "adam": 1e-3, "rmsprop": 1e-3, "sgd": 2e-2}
+CACHE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training's settings with nothing left open, and how each open one was decided."""
+
+    crop: tuple[int, int]
+    batch_size: int
+    epochs: int | None
+    minutes: float | None
+    lr: float
+    workers: int
+    cache: bool
+    evaluate_every: int | None
+    device: str
+    precision: str
+    said: tuple[str, ...] = ()
+
+
+def preprocessing_of(dataset: DataSet, stats: Statistics) -> Preprocessing:
+    """Channels, range, mean and deviation from the data."""
+    names = {1: "L", 3: "RGB"}
+    std = tuple(max(float(s), 1e-3) for s in stats.std)
+    top = 255.0 if dataset.dtype == "uint8" else 65535.0
+    return Preprocessing(channels=dataset.channels, order=names.get(dataset.channels, ""), range=top,
+                         mean=tuple(float(m) for m in stats.mean), std=std)  # fmt: skip
+
+
+def make_plan(settings: TrainSettings, dataset: DataSet, stats: Statistics, images: int, device: torch.device, precision: str) -> Plan:
+    """Fills in what `settings` leaves open; `images` is how many there are to train on."""
+    said: list[str] = []
+    kind = "cpu" if device.type == "cpu" else "cuda"
+    crop = _crop(settings, stats, kind, said)
+    batch = settings.batch_size or min(8 if kind == "cpu" else 16, max(2, images))
+    epochs, minutes = settings.epochs, settings.minutes
+    if epochs is None and minutes is None:
+        epochs = min(300, max(10, math.ceil(IMAGES_TO_SEE[kind] / images)))
+        said.append(f"epochs {epochs}: about {epochs * images:,} training images in all (set --epochs or --minutes)")
+    every = settings.evaluate_every
+    if every is None and minutes is None:
+        every = max(1, math.ceil(50 / max(1, images // batch)))
+    cores = os.cpu_count() or 1
+    workers = settings.workers
+    if workers is None:
+        workers = 0 if cores == 1 else 1 if kind == "cpu" else min(8, cores - 1)
+    return Plan(crop, batch, epochs, minutes, settings.lr or RATES[settings.optim.name], workers, _cache(settings, dataset, stats, images),
+                every, str(device), precision, tuple(said))  # fmt: skip
+
+
+def _crop(settings: TrainSettings, stats: Statistics, kind: str, said: list[str]) -> tuple[int, int]:
+    if settings.crop:
+        return settings.crop[0], settings.crop[-1]
+    sizes = np.array(list(stats.sizes), dtype=float)  # [S, 2] height, width
+    height, width = np.median(sizes, axis=0)
+    shrink = min(1.0, math.sqrt(CROP_PIXELS[kind] / (height * width)))
+    crop = tuple(max(32, int(side * shrink / 32) * 32) for side in (height, width))
+    said.append(f"crop {crop[0]} x {crop[1]}, from images of {height:.0f} x {width:.0f} in the median (set --crop)")
+    return crop[0], crop[1]
+
+
+def _cache(settings: TrainSettings, dataset: DataSet, stats: Statistics, images: int) -> bool:
+    if settings.dataset.cache is not None:
+        return settings.dataset.cache
+    sizes = np.array(list(stats.sizes), dtype=float)
+    bytes_each = float(sizes.prod(1).max()) * (dataset.channels * np.dtype(dataset.dtype).itemsize + 2)
+    return bytes_each * images < CACHE_BYTES
+
+
+def fit(plan: Plan, settings: TrainSettings, net: nn.Module, preprocessing: Preprocessing, device: torch.device,
+        autocast: Callable[[], Any], loss: Callable[[Any], Tensor]) -> Plan:  # fmt: skip
+    """The plan with a batch size that memory holds. Raises MemoryLimitError where none does."""
+    images = torch.zeros(2, preprocessing.channels, *plan.crop, device=device).contiguous(memory_format=torch.channels_last)
+    per_image = activation_bytes(net.train(), images, autocast, loss) // 2
+    fixed = 6 * sum(p.numel() * p.element_size() for p in net.parameters())  # weights, gradients, Adam's two, average, slack
+    batch = fit_batch(plan.batch_size, per_image, fixed, device, asked=settings.batch_size is not None)
+    if batch == plan.batch_size:
+        return plan
+    return replace(plan, batch_size=batch, said=(*plan.said, f"batch size {batch}, so that memory suffices"))
+
+
+def weights_of(settings: TrainSettings, task: Task, stats: Statistics) -> tuple[float, ...]:
+    """Class weights [channels] by the rule asked for, from the training split; () for none."""
+    if settings.class_weights == "none":
+        return ()
+    counts = task_counts(task, stats)
+    return tuple(class_weights(counts, settings.class_weights).tolist())
+
+
+def task_counts(task: Task, stats: Statistics) -> np.ndarray:
+    """Pixels of each of the net's channels in the training split."""
+    counts = np.asarray(stats.pixel_counts, dtype=np.int64)
+    rest = int(stats.nothing)
+    if isinstance(task, Instance):
+        things = task.source.is_thing
+        counts, rest = counts[things], rest + int(counts[~things].sum())
+    return np.append(counts, rest) if task.classes.nothing else counts
+
+
+def model_options(settings: TrainSettings, dataset: DataSet) -> dict[str, Any]:
+    """The net's options: what the user gave, and the number of input channels."""
+    return {"channels": dataset.channels, **parse_options(settings.options)}
