@@ -106,11 +106,16 @@ class DataSet:
 def _size_error(record: Record, image: tuple[int, int], mask: tuple[int, int]) -> DataError:
     path = record.semantic or record.instances
     turned = image == mask[::-1]
-    hint = ("It would fit the image before its EXIF rotation, which viewers apply: turn the mask, or strip the tag from "
-            "the image." if turned else "Export them at one size.")  # fmt: skip
+    hint = (
+        "It would fit the image before its EXIF rotation, which viewers apply: turn the mask, or strip the tag from "
+        "the image."
+        if turned
+        else "Export them at one size."
+    )
     return DataError(
         f"{path}: the mask is {mask[1]} x {mask[0]} pixels, its image {record.image} is {image[1]} x {image[0]} "
-        f"(width x height). {hint}")  # fmt: skip
+        f"(width x height). {hint}"
+    )
 
 
 def open_data(root: str | Path, format: str | None = None, **options: Any) -> DataSet:
@@ -134,8 +139,12 @@ def open_data(root: str | Path, format: str | None = None, **options: Any) -> Da
 
 
 def recognise(root: Path) -> str:
-    """The name of the format of a folder. Raises DataError when several formats other than the plain folder claim it."""
-    claims = [name for name in registry.modules("formats") if name != "folder" and registry.load("formats", name).recognise(root)]
+    """The name of the format of a folder. Raises DataError when several claim it."""
+    claims = [
+        name
+        for name in registry.modules("formats")
+        if name != "folder" and registry.load("formats", name).recognise(root)
+    ]
     if len(claims) > 1:
         raise DataError(f"{root} looks like {' and like '.join(claims)}; say which with format=... (--data.format).")
     return claims[0] if claims else "folder"

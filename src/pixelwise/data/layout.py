@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,34 @@ from pathlib import Path
 from pixelwise.data.io import ENDINGS
 from pixelwise.errors import DataError, nearest
 
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-               "test": "test", "testing": "test"}  # fmt: skip
-AFFIXES = ("_mask", "_masks", "-mask", "_label", "_labels", "-label", "_gt", "-gt", "_seg", "_segmentation",
-           "_annotation", "_labelIds", "_instances", "_instance", "_L", "_lab")  # fmt: skip
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+AFFIXES = (
+    "_mask",
+    "_masks",
+    "-mask",
+    "_label",
+    "_labels",
+    "-label",
+    "_gt",
+    "-gt",
+    "_seg",
+    "_segmentation",
+    "_annotation",
+    "_labelIds",
+    "_instances",
+    "_instance",
+    "_L",
+    "_lab",
+)
 SHARES = (("train", 0.7), ("val", 0.15), ("test", 0.15))
 
 
@@ -28,7 +53,16 @@ class Layout:
     """
 
     images: tuple[str, ...] = ("images", "image", "imgs", "img", "JPEGImages")
-    masks: tuple[str, ...] = ("masks", "mask", "labels", "label", "annotations", "annotation", "SegmentationClass", "gt")
+    masks: tuple[str, ...] = (
+        "masks",
+        "mask",
+        "labels",
+        "label",
+        "annotations",
+        "annotation",
+        "SegmentationClass",
+        "gt",
+    )
     instances: tuple[str, ...] = ("instances", "instance", "SegmentationObject")
     by_split: tuple[tuple[str, str], ...] = ()
     lists: tuple[str, ...] = ("splits", "ImageSets/Segmentation", "ImageSets")
@@ -93,8 +127,10 @@ def _nothing_found(root: Path, layout: Layout) -> str:
     if not inside:
         return f"{root}: the folder is empty; expected images/ and masks/ (or instances/)."
     shown = ", ".join(inside[:8]) + (", ..." if len(inside) > 8 else "")
-    return (f"{root}: found no folder of images; there are {shown}. Expected one named {', '.join(layout.images)}, beside "
-            f"one named {', '.join((*layout.masks, *layout.instances))}; or the same below train/, val/, test/.")  # fmt: skip
+    return (
+        f"{root}: found no folder of images; there are {shown}. Expected one named {', '.join(layout.images)}, beside "
+        f"one named {', '.join((*layout.masks, *layout.instances))}; or the same below train/, val/, test/."
+    )
 
 
 def index(folder: Path, *, deep: bool = True) -> dict[str, Path]:
@@ -130,15 +166,20 @@ def gather(root: Path, layout: Layout) -> Files:
         raise DataError(f"{root}: its folder of images holds no image ({', '.join(ENDINGS)}).")
     if not files.masks and not files.instances:
         raise DataError(
-            f"{root}: {len(files.images)} images without masks. Training and scoring need a mask for each image, of the same "
-            "name, in masks/ (class ids) or instances/ (object ids) beside the images; to predict, give the folder to "
-            "`pixelwise predict`.")  # fmt: skip
+            f"{root}: {len(files.images)} images without masks. Training and scoring need a mask for each image, of the "
+            "same name, in masks/ (class ids) or instances/ (object ids) beside the images; to predict, give the folder to "
+            "`pixelwise predict`."
+        )
     return files
 
 
 def _divide(found: dict[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
     """Images and masks of one folder: a mask is named as its image and an affix."""
-    masks = {name: path for name, path in found.items() if any(name.endswith(a) and name[: -len(a)] in found for a in AFFIXES)}
+    masks = {
+        name: path
+        for name, path in found.items()
+        if any(name.endswith(a) and name[: -len(a)] in found for a in AFFIXES)
+    }
     return {name: path for name, path in found.items() if name not in masks}, masks
 
 
@@ -163,7 +204,7 @@ def _pair(images: Mapping[str, Path], masks: Mapping[str, Path], kind: str, file
     return best
 
 
-# -- splits -------------------------------------------------------------------------------------------------------------
+# -- splits -----------------------------------------------------------------------------------------------------------
 
 
 def find_lists(root: Path, layout: Layout) -> dict[str, Path]:
@@ -179,7 +220,8 @@ def find_lists(root: Path, layout: Layout) -> dict[str, Path]:
 def read_list(path: Path, files: Files) -> list[str]:
     """The names in a list. Raises DataError naming list and line for one that has no image, and for a repeated one."""
     names: dict[str, int] = {}
-    short = {name.rpartition("/")[2]: name for name in files.images}
+    last = Counter(name.rpartition("/")[2] for name in files.images)
+    short = {name.rpartition("/")[2]: name for name in files.images if last[name.rpartition("/")[2]] == 1}
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -189,8 +231,11 @@ def read_list(path: Path, files: Files) -> list[str]:
             continue
         name = _name_in(line.strip(), files.images, short)
         if name is None:
-            raise DataError(f"{path}, line {number}: there is no image '{line.strip()}'; {nearest(line.strip(), short)}"
-                            if len(short) < 2000 else f"{path}, line {number}: there is no image '{line.strip()}'.")  # fmt: skip
+            raise DataError(
+                f"{path}, line {number}: there is no image '{line.strip()}'; {nearest(line.strip(), short)}"
+                if len(short) < 2000
+                else f"{path}, line {number}: there is no image '{line.strip()}'."
+            )
         if name in names:
             raise DataError(f"{path}, line {number}: '{name}' stands there already, in line {names[name]}.")
         names[name] = number
@@ -239,9 +284,11 @@ def split_files(root: Path, layout: Layout, files: Files, seed: int) -> dict[str
     for name in files.images:
         splits.setdefault(files.split_of[name] if found else hashed_split(name, seed), []).append(name)
     if not found:
-        sizes = ", ".join(f"{split} {len(names)}" for split, names in _ordered(splits).items())
-        files.notes.append(f"No split is given: images are divided by a hash of their name (seed {seed}): {sizes}. "
-                           "Files added later move none of them; write splits/train.txt, val.txt, test.txt to choose.")  # fmt: skip
+        sizes = ", ".join(f"{split} {len(splits.get(split, ()))}" for split, _ in SHARES)
+        files.notes.append(
+            f"No split is given: images are divided by a hash of their name (seed {seed}): {sizes}. "
+            "Files added later move none of them; write splits/train.txt, val.txt, test.txt to choose."
+        )
     return _ordered(splits)
 
 

@@ -1,4 +1,4 @@
-"""What can be found by looking where nobody told: class ids, void, things, channels. Everything found is said in notes."""
+"""What is found by looking where nobody told: class ids, void, things, channels. All of it is said in notes."""
 
 from __future__ import annotations
 
@@ -79,26 +79,39 @@ def classes_from_maps(seen: Seen, notes: list[str]) -> tuple[Table, dict[int, in
     """Classes of class maps that no table describes, and aliases of ids. Says what was found."""
     ids = seen.ids
     if ids == [0, 255] or ids == [255]:
-        notes.append(f"No class table: {seen.scope} masks hold only 0 and 255, taken for two classes, background and foreground.")
+        notes.append(
+            f"No class table: {seen.scope} masks hold only 0 and 255, taken for two classes, background and foreground."
+        )
         return Table(classes=Classes(names=("background", "foreground"), void=())), {255: 1}
     void = [255] if 255 in ids and not seen.wide else []
     kept = [i for i in ids if i not in void and i >= 0]
     void += [i for i in ids if i < 0]
     if len(kept) > 256:
-        raise DataError(f"{len(kept)} different ids in the masks, up to {kept[-1]}: these look like object ids or like pictures. "
-                        "Put object ids into a folder named instances/, or write a classes.txt.")  # fmt: skip
+        raise DataError(
+            f"{len(kept)} different ids in the masks, up to {kept[-1]}: these look like object ids or like pictures. "
+            "Put object ids into a folder named instances/, or write a classes.txt."
+        )
     if not kept:
-        raise DataError(f"the masks hold only {ids}: no class can be found in them; write a classes.txt with `index name` lines.")
+        raise DataError(
+            f"the masks hold only {ids}: no class can be found in them; write a classes.txt with `index name` lines."
+        )
     spread = len(kept) > 1 and kept[-1] > 2 * len(kept) + 8
     colours = [seen.palette.get(i) for i in kept]
     use = all(c is not None for c in colours) and len(set(colours)) == len(colours)
-    classes = Classes(names=tuple(f"class {i}" for i in kept), ids=tuple(kept), void=tuple(void) or (255,),
-                      colours=tuple(c for c in colours if c is not None) if use else ())  # fmt: skip
+    classes = Classes(
+        names=tuple(f"class {i}" for i in kept),
+        ids=tuple(kept),
+        void=tuple(void) or (255,),
+        colours=tuple(c for c in colours if c is not None) if use else (),
+    )
     said = f"No class table: found {len(kept)} classes, ids {_short(kept)}, by looking at {seen.scope} masks"
     said += f"; {' and '.join(map(str, void))} is taken for void." if void else "; none is void."
     notes.append(said + " A classes.txt with `index name r g b` lines names them.")
     if spread:
-        notes.append(f"The ids {_short(kept)} leave gaps; if they are grey values of a drawing rather than class ids, name them in classes.txt.")
+        notes.append(
+            f"The ids {_short(kept)} leave gaps; if they are grey values of a drawing rather than class ids, name them in "
+            "classes.txt."
+        )
     return Table(classes=classes, told_void=False), {}
 
 
@@ -107,10 +120,12 @@ def _short(ids: Sequence[int]) -> str:
 
 
 def object_void(seen: Seen, notes: list[str]) -> tuple[int, ...]:
-    """255 of 8-bit instance maps is void (VOC's boundaries) unless ids count up to it; 65535 of 16-bit maps likewise."""
+    """255 of 8-bit instance maps is void (VOC's boundaries) unless ids count up to it; 65535 of 16-bit ones too."""
     top = 65535 if seen.wide else 255
     if top in seen.counts and top - 1 not in seen.counts:
-        notes.append(f"The instance id {top} is taken for void: no id just below it occurs in {seen.scope} instance maps.")
+        notes.append(
+            f"The instance id {top} is taken for void: no id just below it occurs in {seen.scope} instance maps."
+        )
         return (top,)
     return ()
 
@@ -129,7 +144,9 @@ def classes_from_objects(seen: Seen, void: Sequence[int], table: Table | None, n
     if factor and table is None:
         kinds = sorted({i // factor for i in seen.ids if i > 0 and i not in void})
         names = tuple(f"class {i}" for i in kinds)
-        notes.append(f"Instance ids are read as class * {factor} + number: {len(kinds)} classes, {_short(kinds)}, all things.")
+        notes.append(
+            f"Instance ids are read as class * {factor} + number: {len(kinds)} classes, {_short(kinds)}, all things."
+        )
         return Table(classes=Classes(names=names, things=names, ids=tuple(kinds), nothing=True)), factor
     if table is None:
         notes.append("No class table and no class maps: all objects are of one class, 'object'; 0 is known to be none.")
@@ -140,13 +157,28 @@ def classes_from_objects(seen: Seen, void: Sequence[int], table: Table | None, n
     if factor:
         notes.append(f"Instance ids are read as class * {factor} + number.")
     elif len(things) != 1:
-        raise DataError(f"instance ids {_short([i for i in seen.ids if i][:6])} do not say the class, and the class table has {len(things)} "
-                        f"things ({', '.join(things)}); add class maps in masks/, or use ids of class * 1000 + number.")  # fmt: skip
+        raise DataError(
+            f"instance ids {_short([i for i in seen.ids if i][:6])} do not say the class, and the class table has "
+            f"{len(things)} things ({', '.join(things)}); add class maps in masks/, or use ids of class * 1000 + number."
+        )
     if not classes.things:
         notes.append(f"The class table marks no thing; with instance maps, {', '.join(things)} are taken for things.")
     ground = 0 in classes.ids
-    made = Classes(names=classes.names, things=things, colours=classes.colours, ids=classes.ids, void=classes.void, nothing=not ground)
-    return Table(classes=made, nothing=table.nothing, colours=table.colours, told_things=table.told_things, told_void=table.told_void), factor
+    made = Classes(
+        names=classes.names,
+        things=things,
+        colours=classes.colours,
+        ids=classes.ids,
+        void=classes.void,
+        nothing=not ground,
+    )
+    return Table(
+        classes=made,
+        nothing=table.nothing,
+        colours=table.colours,
+        told_things=table.told_things,
+        told_void=table.told_void,
+    ), factor
 
 
 @dataclass(frozen=True)
@@ -158,7 +190,10 @@ class Pictures:
 
 
 def look_at_images(paths: Sequence[Path], notes: list[str], max_pixels: int = MAX_PIXELS) -> Pictures:
-    """The most channels and the greatest depth among some images; mixtures are said. Files that cannot be read are left to `read`."""
+    """The most channels and the greatest depth among some images; mixtures are said.
+
+    Files that cannot be read are left to `DataSet.read`, unless there is no other.
+    """
     kinds: Counter[tuple[int, str]] = Counter()
     alpha, first_error = 0, None
     for path in some(paths):

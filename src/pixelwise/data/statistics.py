@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pixelwise.core.segments import Segments
 from pixelwise.data.dataset import DataSet
 from pixelwise.errors import DataError
 
@@ -77,18 +78,31 @@ def statistics(dataset: DataSet, split: str = "train", limit: int | None = None)
         truth = sample.truth
         if truth is None:
             continue
-        labels, counts = truth.labels.numpy(), truth.pixel_counts.numpy()
+        labels = truth.labels.numpy()
+        counts, unknown, bare = _count(truth)
         mine = np.bincount(labels, weights=counts, minlength=k).astype(np.int64)
         pixel_counts += mine
         image_counts += mine > 0
         single = is_thing[labels] & ~truth.crowd.numpy() & (counts > 0)
         object_counts += np.bincount(labels[single], minlength=k)
         objects.append(int(single.sum()))
-        unknown = int(truth.unknown.sum())
         void += unknown
-        nothing += sample.size[0] * sample.size[1] - unknown - int((truth.ids >= 0).any(0).sum())
+        nothing += bare
     values = np.arange(top + 1) / top
     total = histogram.sum(1)
     mean = histogram @ values / total
     std = np.sqrt(np.maximum(histogram @ values**2 / total - mean**2, 0))
-    return Statistics(pixel_counts, image_counts, object_counts, tuple(objects), mean, std, dict(sizes), len(records), void, nothing)
+    return Statistics(
+        pixel_counts, image_counts, object_counts, tuple(objects), mean, std, dict(sizes), len(records), void, nothing
+    )
+
+
+def _count(truth: Segments) -> tuple[np.ndarray, int, int]:
+    """Pixels of each row [N], unknown pixels, and pixels known to be nothing."""
+    layers, n = truth.ids.numpy(), len(truth)
+    shifted = layers.astype(np.int32) + 2  # NOTHING and UNKNOWN become 1 and 0
+    counts = np.bincount(shifted.ravel(), minlength=n + 2)
+    if len(layers) == 1:
+        return counts[2:], int(counts[0]), int(counts[1])
+    unknown = int(truth.unknown.sum())
+    return counts[2:], unknown, layers[0].size - unknown - int((layers >= 0).any(0).sum())

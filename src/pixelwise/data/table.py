@@ -9,10 +9,10 @@ classes.txt has one class a line, `#` begins a comment:
     3 ground     nothing
     11 unknown   0 0 0       void
 
-index is the id on disk. The colour is optional (all classes or none) and is what colour masks are read through. The word is
-optional: `thing` (countable), `stuff` (the default), `void` (unknown, no class: never counts), `nothing` (known to be none
-of the classes). A comment `# ignore index: 255` makes that id void as well, also where a class line has it. Without any
-index the lines are names, from id 0 on; `__ignore__` is then void (255).
+index is the id on disk. The colour is optional (all classes or none) and is what colour masks are read through. The word
+is optional: `thing` (countable), `stuff` (the default), `void` (unknown, no class: never counts), `nothing` (known to be
+none of the classes). A comment `# ignore index: 255` makes that id void as well, also where a class line has it. Without
+any index the lines are names, from id 0 on; `__ignore__` is then void (255).
 
 classes.json holds `Classes.to_dict()`.
 """
@@ -29,7 +29,9 @@ from pixelwise.errors import ConfigError, DataError
 
 Colour = tuple[int, int, int]
 NAMES = ("classes.txt", "classes.json", "class_names.txt", "labels.txt", "label_colors.txt")
-LINE = re.compile(r'(?P<index>-?\d+)\s+(?P<name>"[^"]+"|\S.*?)(?P<rgb>(?:\s+\d+){3})?(?:\s+(?P<word>thing|stuff|void|nothing))?')
+LINE = re.compile(
+    r'(?P<index>-?\d+)\s+(?P<name>"[^"]+"|\S.*?)(?P<rgb>(?:\s+\d+){3})?(?:\s+(?P<word>thing|stuff|void|nothing))?'
+)
 IGNORE = re.compile(r"ignore[\s_-]*(?:index|id|label)\s*[:=]?\s*(-?\d+)", re.IGNORECASE)
 
 
@@ -116,7 +118,10 @@ def _from_text(text: str) -> Table:
 def _row(number: int, line: str) -> tuple[int, str, Colour | None, str | None]:
     match = LINE.fullmatch(line)
     if match is None:
-        raise DataError(f"line {number} '{line}' is no class; expected `index name r g b`, then perhaps thing, stuff, void or nothing.")
+        raise DataError(
+            f"line {number} '{line}' is no class; expected `index name r g b`, then perhaps thing, stuff, void "
+            "or nothing."
+        )
     rgb = match["rgb"]
     colour = tuple(int(v) for v in rgb.split()) if rgb else None
     if colour and max(colour) > 255:

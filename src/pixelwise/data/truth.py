@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, smallest_int
 from pixelwise.data.dataset import Record
@@ -64,9 +66,10 @@ class Maps:
         """[256] the same for 8-bit maps, in the type that `Segments.ids` wants."""
         return self._lookup[:256].astype(np.int8 if len(self.table.classes) <= 127 else np.int16)
 
-    def labels(self, path: object) -> np.ndarray:
+    def labels(self, path: Path | None) -> np.ndarray:
         """[H, W] int8 or int16: label, NOTHING or UNKNOWN. Raises DataError for an id that no table knows."""
-        ids = read_mask(path, self.table.colours or None, max_pixels=self.max_pixels)  # type: ignore[arg-type]
+        assert path is not None
+        ids = read_mask(path, self.table.colours or None, max_pixels=self.max_pixels)
         if ids.dtype == np.uint8:
             labels = np.take(self._small, ids)
         else:
@@ -81,26 +84,29 @@ class Maps:
         void = np.isin(ids, self.table.classes.void)
         return np.where(void, UNKNOWN, np.where(np.isin(ids, self.table.nothing), NOTHING, STRANGE)).astype(np.int16)
 
-    def _refuse(self, path: object, ids: np.ndarray, strange: np.ndarray) -> None:
+    def _refuse(self, path: Path | None, ids: np.ndarray, strange: np.ndarray) -> None:
         found, counts = np.unique(ids[strange], return_counts=True)
         named = ", ".join(f"{i} ({n} pixels)" for i, n in list(zip(found.tolist(), counts.tolist()))[:5])
         classes = self.table.classes
         raise DataError(
             f"{path}: ids that the class table does not know: {named}. It knows {_ranges(classes.ids)} as classes and "
-            f"{_ranges(classes.void) or 'none'} as void; add them to classes.txt (`id name`, or `id name void`).")  # fmt: skip
+            f"{_ranges(classes.void) or 'none'} as void; add them to classes.txt (`id name`, or `id name void`)."
+        )
 
     def semantic(self, record: Record) -> Segments:
         """One row per class, also those that own no pixel. A thing's row is a crowd: nobody told its objects apart."""
         classes = self.table.classes
         labels = torch.from_numpy(self.labels(record.semantic)).to(smallest_int(len(classes)))
-        return Segments(labels, torch.arange(len(classes)), crowd=classes.is_thing, keys=np.array(classes.ids, np.int64))
+        keys = torch.tensor(classes.ids, dtype=torch.int64)
+        return Segments(labels, torch.arange(len(classes)), crowd=torch.from_numpy(classes.is_thing), keys=keys)
 
     # -- instance maps ------------------------------------------------------------------------------------------------
 
-    def _ids(self, path: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _ids(self, path: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The map of an instance file: ids [H, W], the ids found [n], and which of them each pixel has [H, W]."""
-        ids = read_mask(path, max_pixels=self.max_pixels)  # type: ignore[arg-type]
-        if ids.size and 0 <= ids.min() and ids.max() < 65536:
+        assert path is not None
+        ids = read_mask(path, max_pixels=self.max_pixels)
+        if ids.size and ids.min() >= 0 and ids.max() < 65536:
             present = np.bincount(ids.ravel(), minlength=1) > 0
             return ids, np.flatnonzero(present), (np.cumsum(present) - 1)[ids]
         found, inverse = np.unique(ids, return_inverse=True)
@@ -111,15 +117,18 @@ class Maps:
         ids, found, inverse = self._ids(record.instances)
         classes = self.table.classes
         label_of = {key: label for label, key in enumerate(classes.ids)}
-        ground = NOTHING if 0 not in label_of else label_of[0]
+        ground = label_of.get(0, UNKNOWN if 0 in classes.void else NOTHING)
         thing = next(iter(np.flatnonzero(classes.is_thing).tolist()), 0)
-        row, labels, keys, crowd = np.empty(len(found), np.int32), [], [], []
+        row = np.empty(len(found), np.int32)
+        labels: list[int] = []
+        keys: list[int] = []
+        crowd: list[bool] = []
         for at, key in enumerate(found.tolist()):
             if key in self.object_void:
                 row[at] = UNKNOWN
                 continue
-            if key == 0 and ground == NOTHING:
-                row[at] = NOTHING
+            if key == 0 and ground < 0:
+                row[at] = ground
                 continue
             label = ground if key == 0 else thing
             group = False
@@ -138,17 +147,19 @@ class Maps:
             keys.append(key)
             crowd.append(group)
         rows = torch.from_numpy(row[inverse]).to(smallest_int(len(labels)))
-        return Segments(rows, np.array(labels, np.int64), crowd=np.array(crowd, bool), keys=np.array(keys, np.int64))
+        return Segments(rows, _int64(labels), crowd=torch.tensor(crowd, dtype=torch.bool), keys=_int64(keys))
 
     def _strange_object(self, record: Record, key: int, kind: int, count: int) -> None:
-        raise DataError(f"{record.instances}: the id {key} ({count} pixels) means class {kind}, which the class table does "
-                        f"not know; it knows {_ranges(self.table.classes.ids)}.")  # fmt: skip
+        raise DataError(
+            f"{record.instances}: the id {key} ({count} pixels) means class {kind}, which the class table does "
+            f"not know; it knows {_ranges(self.table.classes.ids)}."
+        )
 
     def panoptic(self, record: Record) -> Segments:
         """Stuff from the class map, things from the instance map.
 
-        The class of an instance is the one under most of its pixels; more than `MIXED` of another is an error. Unknown in
-        the class map stays unknown. Pixels of a thing class outside all instances are a crowd of that class.
+        The class of an instance is the one under most of its pixels; more than `MIXED` of others is an error. Unknown
+        in the class map stays unknown. Pixels of a thing class outside all instances are a crowd of that class.
         """
         labels, found, inverse, counts, ground = self._overlap(record)
         classes, n, k = self.table.classes, len(found), len(self.table.classes)
@@ -167,15 +178,19 @@ class Maps:
         object_labels = on_class[owned].argmax(1)
         crowd = np.concatenate([classes.is_thing[bare], np.zeros(len(objects), bool)])
         keys = np.concatenate([np.array(classes.ids, np.int64)[bare], found[objects]])
-        return Segments(torch.from_numpy(rows).to(smallest_int(len(keys))), np.concatenate([bare, object_labels]), crowd=crowd, keys=keys)
+        ids = torch.from_numpy(rows).to(smallest_int(len(keys)))
+        labels = np.concatenate([bare, object_labels])
+        return Segments(ids, _int64(labels), crowd=torch.from_numpy(crowd), keys=_int64(keys))
 
     def _overlap(self, record: Record) -> tuple[np.ndarray, ...]:
-        """Labels [H, W], instance ids found [n], which each pixel has [H, W], pixels by id and label [n, 2+K], ground [n]."""
+        """Labels [H, W]; instance ids found [n]; which each pixel has [H, W]; pixels by id, label [n, 2+K]; ground [n]."""
         labels = self.labels(record.semantic).astype(np.int64)
         _, found, inverse = self._ids(record.instances)
         if inverse.shape != labels.shape:
-            raise DataError(f"{record.instances} is {inverse.shape[1]} x {inverse.shape[0]} pixels, {record.semantic} is "
-                            f"{labels.shape[1]} x {labels.shape[0]} (width x height); export them at one size.")  # fmt: skip
+            raise DataError(
+                f"{record.instances} is {inverse.shape[1]} x {inverse.shape[0]} pixels, {record.semantic} is "
+                f"{labels.shape[1]} x {labels.shape[0]} (width x height); export them at one size."
+            )
         k, n = len(self.table.classes), len(found)
         counts = np.bincount((inverse * (k + 2) + labels + 2).ravel(), minlength=n * (k + 2)).reshape(n, k + 2)
         return labels, found, inverse, counts, (found == 0) | np.isin(found, self.object_void)
@@ -193,11 +208,19 @@ class Maps:
         for key, counts, area, label in zip(keys.tolist(), on_class, total.tolist(), best.tolist()):
             if area and counts[label] < (1 - MIXED) * area:
                 parts = ", ".join(f"{classes.names[c]} {counts[c]}" for c in np.flatnonzero(counts))
-                raise DataError(f"{record.instances}: the instance {key} lies on several classes of {record.semantic} (pixels: "
-                                f"{parts}); give each object its own id.")  # fmt: skip
+                raise DataError(
+                    f"{record.instances}: the instance {key} lies on several classes of {record.semantic} (pixels: "
+                    f"{parts}); give each object its own id."
+                )
             if area and classes.things and not classes.is_thing[label]:
-                raise DataError(f"{record.instances}: the instance {key} ({area} pixels) lies on '{classes.names[label]}', which "
-                                "is no thing; write the word `thing` behind that class in classes.txt, or remove it.")  # fmt: skip
+                raise DataError(
+                    f"{record.instances}: the instance {key} ({area} pixels) lies on '{classes.names[label]}', which "
+                    "is no thing; write the word `thing` behind that class in classes.txt, or remove it."
+                )
+
+
+def _int64(values: list[int] | np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(values, np.int64))
 
 
 def _ranges(ids: tuple[int, ...]) -> str:

@@ -23,8 +23,15 @@ def recognise(root: Path) -> bool:
     return root.is_dir()
 
 
-def open(root: Path, *, classes: Classes | str | Path | None = None, channels: int | None = None, seed: int = 0,
-         missing: Literal["refuse", "skip"] = "refuse", max_pixels: int = MAX_PIXELS) -> DataSet:  # fmt: skip
+def open(
+    root: Path,
+    *,
+    classes: Classes | str | Path | None = None,
+    channels: int | None = None,
+    seed: int = 0,
+    missing: Literal["refuse", "skip"] = "refuse",
+    max_pixels: int = MAX_PIXELS,
+) -> DataSet:
     """Opens a folder.
 
     classes   what the ids mean: `Classes`, or the path of a classes.txt; None looks beside the data, then into it
@@ -33,8 +40,16 @@ def open(root: Path, *, classes: Classes | str | Path | None = None, channels: i
     missing   what to do with an image without mask in a split that has masks: "refuse" it, or "skip" it and say so
     Raises DataError for what does not fit, naming the file.
     """
-    return open_layout(Path(root), Layout(), "folder", classes=classes, channels=channels, seed=seed, missing=missing,
-                       max_pixels=max_pixels)  # fmt: skip
+    return open_layout(
+        Path(root),
+        Layout(),
+        "folder",
+        classes=classes,
+        channels=channels,
+        seed=seed,
+        missing=missing,
+        max_pixels=max_pixels,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +58,7 @@ class Format:
 
     known        what the ids mean where no class table lies beside the data
     object_void  ids of instance maps that are void
+    void_colours colours of colour masks that are void
     signs        folders of which one set must be there for the format to recognise a root
     """
 
@@ -50,29 +66,59 @@ class Format:
     layout: Layout
     known: Classes
     object_void: tuple[int, ...] = ()
+    void_colours: tuple[tuple[int, int, int], ...] = ()
     signs: tuple[tuple[str, ...], ...] = ()
 
     def recognise(self, root: Path) -> bool:
         return any(all((root / part).is_dir() for part in signs) for signs in self.signs)
 
-    def open(self, root: Path, *, classes: Classes | str | Path | None = None, channels: int | None = None, seed: int = 0,
-             missing: Literal["refuse", "skip"] = "refuse", max_pixels: int = MAX_PIXELS) -> DataSet:  # fmt: skip
+    def open(
+        self,
+        root: Path,
+        *,
+        classes: Classes | str | Path | None = None,
+        channels: int | None = None,
+        seed: int = 0,
+        missing: Literal["refuse", "skip"] = "refuse",
+        max_pixels: int = MAX_PIXELS,
+    ) -> DataSet:
         """As `pixelwise.data.formats.folder.open`."""
         root = Path(root)
-        told = classes if classes is not None or find_table(root) else self.known
-        return open_layout(root, self.layout, self.name, classes=told, channels=channels, seed=seed, missing=missing,
-                           max_pixels=max_pixels, void_objects=self.object_void)  # fmt: skip
+        known = from_classes(self.known)
+        known.colours.update(dict.fromkeys(self.void_colours, self.known.void[0]))
+        told = classes if classes is not None or find_table(root) else known
+        return open_layout(
+            root,
+            self.layout,
+            self.name,
+            classes=told,
+            channels=channels,
+            seed=seed,
+            missing=missing,
+            max_pixels=max_pixels,
+            void_objects=self.object_void,
+        )
 
 
-def open_layout(root: Path, layout: Layout, name: str, *, classes: Classes | str | Path | None, channels: int | None, seed: int,
-                missing: str, max_pixels: int, void_objects: tuple[int, ...] | None = None) -> DataSet:  # fmt: skip
+def open_layout(
+    root: Path,
+    layout: Layout,
+    name: str,
+    *,
+    classes: Classes | Table | str | Path | None,
+    channels: int | None,
+    seed: int,
+    missing: str,
+    max_pixels: int,
+    void_objects: tuple[int, ...] | None = None,
+) -> DataSet:
     """Opens a root by a layout; the plain folder and every `Format` end here."""
     if missing not in ("refuse", "skip"):
         raise ConfigError(f"missing is 'refuse' or 'skip', got {missing!r}.")
     files = gather(root, layout)
     names = split_files(root, layout, files, seed)
     notes = files.notes
-    splits, unpaired = _records(files, names, missing)
+    splits, unpaired = paired(files, names, missing)
     records = [r for group in splits.values() for r in group]
     table = _told(root, classes, notes)
     reader = _reader(root, records, table, void_objects, max_pixels, notes)
@@ -80,13 +126,21 @@ def open_layout(root: Path, layout: Layout, name: str, *, classes: Classes | str
     both = any(r.semantic and r.instances for r in records)
     only = any(r.instances for r in records)
     return DataSet(
-        root=root, format=name, classes=reader.table.classes, splits=splits, reader=reader, notes=tuple(notes),
-        channels=channels or pictures.channels, dtype=pictures.dtype, max_pixels=max_pixels, unpaired=tuple(unpaired),
+        root=root,
+        format=name,
+        classes=reader.table.classes,
+        splits=splits,
+        reader=reader,
+        notes=tuple(notes),
+        channels=channels or pictures.channels,
+        dtype=pictures.dtype,
+        max_pixels=max_pixels,
+        unpaired=tuple(unpaired),
         default_task="panoptic" if both else "instance" if only else "semantic",
-    )  # fmt: skip
+    )
 
 
-def _records(files: Files, names: dict[str, list[str]], missing: str) -> tuple[dict[str, tuple[Record, ...]], list[Path]]:
+def paired(files: Files, names: dict[str, list[str]], missing: str) -> tuple[dict[str, tuple[Record, ...]], list[Path]]:
     """Records by split. An image without a map that others of its split have is refused or left out."""
     splits: dict[str, tuple[Record, ...]] = {}
     unpaired: list[Path] = []
@@ -98,10 +152,14 @@ def _records(files: Files, names: dict[str, list[str]], missing: str) -> tuple[d
         if part and missing == "refuse":
             more = f" and {len(part) - 1} more" if len(part) > 1 else ""
             kinds = " and ".join(["mask"] * masks + ["instance map"] * objects)
-            raise DataError(f"{part[0]}{more}: no {kinds} of that name, though other images of the split '{split}' have one. "
-                            "Add it, remove the image, or leave such images out with missing=skip.")  # fmt: skip
+            raise DataError(
+                f"{part[0]}{more}: no {kinds} of that name, though other images of the split '{split}' have one. "
+                "Add it, remove the image, or leave such images out with missing=skip."
+            )
         if part:
-            files.notes.append(f"{len(part)} images of the split '{split}' have no mask and are left out, the first {part[0]}.")
+            files.notes.append(
+                f"{len(part)} images of the split '{split}' have no mask and are left out, the first {part[0]}."
+            )
         if not masks and not objects:
             files.notes.append(f"The split '{split}' has images but no masks: it can be predicted, not scored.")
         unpaired += part
@@ -109,8 +167,10 @@ def _records(files: Files, names: dict[str, list[str]], missing: str) -> tuple[d
     return {split: group for split, group in splits.items() if group}, unpaired
 
 
-def _told(root: Path, classes: Classes | str | Path | None, notes: list[str]) -> Table | None:
+def _told(root: Path, classes: Classes | Table | str | Path | None, notes: list[str]) -> Table | None:
     """The class table that was given or lies beside the data."""
+    if isinstance(classes, Table):
+        return classes
     if isinstance(classes, Classes):
         return from_classes(classes)
     if classes is not None:
@@ -121,8 +181,14 @@ def _told(root: Path, classes: Classes | str | Path | None, notes: list[str]) ->
     return read_table(path) if path else None
 
 
-def _reader(root: Path, records: list[Record], table: Table | None, void_objects: tuple[int, ...] | None, max_pixels: int,
-            notes: list[str]) -> Maps:  # fmt: skip
+def _reader(
+    root: Path,
+    records: list[Record],
+    table: Table | None,
+    void_objects: tuple[int, ...] | None,
+    max_pixels: int,
+    notes: list[str],
+) -> Maps:
     """The reader of these records; what no table tells is found by looking."""
     maps = [r.semantic for r in records if r.semantic]
     objects = [r.instances for r in records if r.instances]
@@ -134,7 +200,11 @@ def _reader(root: Path, records: list[Record], table: Table | None, void_objects
         if seen and void_objects is None:
             void = look.object_void(seen, notes)
         if maps:
-            ids = look.look_at_maps(maps, table.colours or None if table else None, max_pixels) if table is None or _binary(table) else None
+            ids = (
+                look.look_at_maps(maps, table.colours or None if table else None, max_pixels)
+                if table is None or _binary(table)
+                else None
+            )
             if table is None and ids is not None:
                 table, aliases = look.classes_from_maps(ids, notes)
             elif ids is not None and ids.ids in ([0, 255], [255]):
@@ -166,5 +236,8 @@ def _things_under(records: list[Record], maps: Maps, void: tuple[int, ...], note
             found |= set(reader.classes_under(record))
     classes = maps.table.classes
     things = tuple(n for k, n in enumerate(classes.names) if k in found)
-    notes.append(f"The class table marks no things; {', '.join(things)} lie under instances in {len(chosen)} maps and are taken for things.")
+    notes.append(
+        f"No class is marked as a thing; {', '.join(things)} lie under instances in {len(chosen)} maps and are taken for "
+        "things."
+    )
     return replace(maps.table, classes=replace(classes, things=things))

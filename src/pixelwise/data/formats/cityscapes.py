@@ -1,0 +1,164 @@
+"""Cityscapes (Cordts et al., CVPR 2016, 1604.01685) exactly as it lies on disk: label ids to the 19 training classes.
+
+    leftImg8bit/SPLIT/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png
+    gtFine/SPLIT/CITY/CITY_SEQUENCE_FRAME_gtFine_labelIds.png, ..._gtFine_instanceIds.png
+    gtCoarse/ likewise, with the split train_extra
+
+instanceIds hold label * 1000 + n for single objects; below 1000 they are the label itself: stuff, or a group of things
+that nobody told apart, which becomes a crowd.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pixelwise.core.classes import Classes
+from pixelwise.core.segments import Segments
+from pixelwise.data import look
+from pixelwise.data.dataset import DataSet, Record
+from pixelwise.data.formats.folder import paired
+from pixelwise.data.io import MAX_PIXELS
+from pixelwise.data.layout import SPLIT_NAMES, Files
+from pixelwise.data.table import Table
+from pixelwise.data.truth import Maps
+from pixelwise.errors import ConfigError, DataError
+
+DESCRIPTION = "Cityscapes: leftImg8bit/ with gtFine/ and gtCoarse/, 19 classes, 8 of them things"
+
+LABELS = (  # id on disk, name, colour, thing
+    (7, "road", (128, 64, 128), False),
+    (8, "sidewalk", (244, 35, 232), False),
+    (11, "building", (70, 70, 70), False),
+    (12, "wall", (102, 102, 156), False),
+    (13, "fence", (190, 153, 153), False),
+    (17, "pole", (153, 153, 153), False),
+    (19, "traffic light", (250, 170, 30), False),
+    (20, "traffic sign", (220, 220, 0), False),
+    (21, "vegetation", (107, 142, 35), False),
+    (22, "terrain", (152, 251, 152), False),
+    (23, "sky", (70, 130, 180), False),
+    (24, "person", (220, 20, 60), True),
+    (25, "rider", (255, 0, 0), True),
+    (26, "car", (0, 0, 142), True),
+    (27, "truck", (0, 0, 70), True),
+    (28, "bus", (0, 60, 100), True),
+    (31, "train", (0, 80, 100), True),
+    (32, "motorcycle", (0, 0, 230), True),
+    (33, "bicycle", (119, 11, 32), True),
+)
+CLASSES = Classes(
+    names=tuple(name for _, name, _, _ in LABELS),
+    things=tuple(name for _, name, _, thing in LABELS if thing),
+    colours=tuple(colour for _, _, colour, _ in LABELS),
+    ids=tuple(key for key, _, _, _ in LABELS),
+    void=tuple(key for key in range(-1, 34) if key not in {row[0] for row in LABELS}),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CityMaps(Maps):
+    """instanceIds alone tell everything; labelIds are read where there are none."""
+
+    def __call__(self, record: Record) -> Segments:
+        return self.objects(record) if record.instances else self.semantic(record)
+
+
+def recognise(root: Path) -> bool:
+    return (root / "leftImg8bit").is_dir() and any((root / name).is_dir() for name in ("gtFine", "gtCoarse"))
+
+
+def open(
+    root: Path,
+    *,
+    annotations: Literal["fine", "coarse", "both"] = "fine",
+    instances: bool = True,
+    missing: Literal["refuse", "skip"] = "refuse",
+    max_pixels: int = MAX_PIXELS,
+) -> DataSet:
+    """Opens Cityscapes.
+
+    annotations  "fine": gtFine. "coarse": gtCoarse for training, with the images of train_extra; val and test stay
+                 fine where gtFine is there, since coarse masks cannot score. "both": fine where an image has it,
+                 else coarse.
+    instances    whether instanceIds are read (panoptic truth) or labelIds alone, which is faster
+    Raises DataError naming an image without annotation, ConfigError for another word.
+    """
+    root = Path(root)
+    if annotations not in ("fine", "coarse", "both"):
+        raise ConfigError(f"annotations is 'fine', 'coarse' or 'both', got {annotations!r}.")
+    if not recognise(root):
+        raise DataError(f"{root}: expected leftImg8bit/ and gtFine/ (or gtCoarse/), as Cityscapes unpacks.")
+    files = Files()
+    names: dict[str, list[str]] = {}
+    for folder in sorted(p for p in (root / "leftImg8bit").iterdir() if p.is_dir()):
+        split = "train" if folder.name == "train_extra" else SPLIT_NAMES.get(folder.name)
+        if split is None or (folder.name == "train_extra" and annotations == "fine"):
+            continue
+        order = _order(root, annotations, split)
+        members = [_add(files, root, image, order, instances) for image in sorted(folder.glob("*/*_leftImg8bit.png"))]
+        names.setdefault(split, []).extend(members)
+    if not files.images:
+        raise DataError(
+            f"{root}: no image leftImg8bit/SPLIT/CITY/*_leftImg8bit.png was found for annotations={annotations}."
+        )
+    if not files.masks:
+        raise DataError(
+            f"{root}: {len(files.images)} images without annotations; expected gtFine/SPLIT/CITY/*_gtFine_labelIds.png."
+        )
+    _say(files, annotations)
+    order_of = {"train": 0, "val": 1, "test": 2}
+    splits, unpaired = paired(files, dict(sorted(names.items(), key=lambda item: order_of[item[0]])), missing)
+    records = [r for group in splits.values() for r in group]
+    pictures = look.look_at_images([r.image for r in records], files.notes, max_pixels)
+    reader = CityMaps(
+        table=Table(classes=CLASSES, told_things=True, told_void=True),
+        carried=1000,
+        crowd_below=1000,
+        max_pixels=max_pixels,
+    )
+    return DataSet(
+        root=root,
+        format="cityscapes",
+        classes=CLASSES,
+        splits=splits,
+        reader=reader,
+        notes=tuple(files.notes),
+        channels=pictures.channels,
+        dtype=pictures.dtype,
+        max_pixels=max_pixels,
+        unpaired=tuple(unpaired),
+        default_task="panoptic" if files.instances else "semantic",
+    )
+
+
+def _order(root: Path, annotations: str, split: str) -> tuple[str, ...]:
+    """Which annotation of an image is taken first."""
+    if annotations == "fine" or (annotations == "coarse" and split != "train" and (root / "gtFine" / split).is_dir()):
+        return ("gtFine",)
+    return ("gtCoarse",) if annotations == "coarse" else ("gtFine", "gtCoarse")
+
+
+def _add(files: Files, root: Path, image: Path, order: tuple[str, ...], instances: bool) -> str:
+    """Enters one image with its maps, found by name; returns the name."""
+    stem = image.name.removesuffix("_leftImg8bit.png")
+    split, city = image.parent.parent.name, image.parent.name
+    name = f"{split}/{city}/{stem}"
+    files.images[name] = image
+    for kind in order:
+        base = root / kind / split / city
+        labels, objects = base / f"{stem}_{kind}_labelIds.png", base / f"{stem}_{kind}_instanceIds.png"
+        if labels.is_file():
+            files.masks[name] = labels
+            if instances and objects.is_file():
+                files.instances[name] = objects
+            break
+    return name
+
+
+def _say(files: Files, annotations: str) -> None:
+    """What the choice of annotations came to."""
+    coarse = sum("_gtCoarse_" in path.name for path in files.masks.values())
+    if annotations != "fine":
+        files.notes.append(f"{len(files.masks) - coarse} images have fine and {coarse} coarse annotations.")
