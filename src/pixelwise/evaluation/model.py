@@ -29,8 +29,8 @@ from pixelwise.views import View
 
 def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split: str = "test",
              tta: str | Sequence[View] | None = None, device: str | torch.device | None = None,
-             out: str | Path | None = None, boundary: bool = True, batch_size: int = 1, workers: int = 2, precision: str = "fp32",
-             on_image: OnImage | None = None) -> Scores:  # fmt: skip
+             out: str | Path | None = None, boundary: bool = True, batch_size: int = 1, workers: int = 2,
+             precision: str = "fp32", on_image: OnImage | None = None) -> Scores:  # fmt: skip
     """Scores of a model on a split, pooled over its images at their original size.
 
     model     path of a model file, or a Predictor (which then has its own device, tta and precision)

@@ -1,0 +1,190 @@
+"""Views: taken and put back they agree with the image; joined they are an output like any other."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pixelwise.core.classes import Classes
+from pixelwise.core.outputs import Dense, Frame, Output, Queries
+from pixelwise.core.registry import create_model
+from pixelwise.errors import ConfigError
+from pixelwise.tasks import Panoptic, Semantic
+from pixelwise.views import NAMED, Joined, View, look, parse, reflect_to
+
+
+class Pointwise(nn.Module):
+    """Sees one pixel at a time, so every view must agree with the plain one exactly; remembers what it was shown."""
+
+    min_size = 8
+
+    def __init__(self, activation="softmax"):
+        super().__init__()
+        self.activation, self.seen = activation, []
+
+    def forward(self, images, frames=None, truths=None):
+        self.seen.append(images)
+        return Dense(torch.cat([images, images[:, :1] * -2], 1), frames, activation=self.activation)
+
+
+class Lopsided(nn.Module):
+    """Prefers class 1 towards the right edge of whatever it is shown: mirrored views disagree."""
+
+    def forward(self, images, frames=None, truths=None):
+        ramp = torch.linspace(-3, 3, images.shape[-1]).expand(len(images), 1, *images.shape[-2:])
+        return Dense(torch.cat([images[:, :1] * 0, ramp + images[:, :1]], 1), frames)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (9, 11), (8, 8), (3, 5), (1, 1), (1, 30)])
+def test_mirrored_view_of_a_pointwise_net_changes_nothing(size):
+    images = torch.randn(2, 3, *size)
+    plain = look(Pointwise(), images)
+    joined = look(Pointwise(), images, parse("flip"))
+    for i in range(2):
+        assert joined.probs(i).shape == (4, *size)
+        torch.testing.assert_close(joined.probs(i), plain.probs(i))
+        assert torch.equal(joined.class_map(i), plain.class_map(i))
+
+
+def test_mean_of_probabilities_by_hand():
+    images = torch.randn(1, 3, 8, 12)
+    net = create_model("unet", classes=5, width=4, depth=2).eval()
+    with torch.no_grad():
+        joined = look(net, images, parse("flip"))
+        straight = net(images).logits.softmax(1)
+        mirrored = net(images.flip(3)).logits.softmax(1).flip(3)
+    expected = (straight + mirrored)[0] / 2
+    torch.testing.assert_close(joined.probs(0), expected)
+    assert torch.equal(joined.class_map(0), expected.argmax(0))
+
+
+def test_probabilities_and_not_logits_are_averaged():
+    """Logits (0, 1) and (8, 5) in the two views: the mean of logits says class 0 by far, so does the sure view's
+    probability; with (0, 4), (5, 2) the two rules part."""
+    a, b = torch.tensor([0.0, 4.0]), torch.tensor([5.0, 0.5])
+    outputs = tuple(Dense(v.view(1, 2, 1, 1).expand(1, 2, 8, 8)) for v in (a, b))
+    joined = Joined(outputs, (View(), View(mirrored=True)))
+    assert int((a + b).argmax()) == 0
+    expected = (a.softmax(0) + b.softmax(0)) / 2
+    torch.testing.assert_close(joined.probs(0)[:, 3, 3], expected)
+    assert int(joined.class_map(0)[0, 0]) == int(expected.argmax())
+
+
+def test_scaled_views_against_torch():
+    images = torch.randn(1, 3, 20, 31)
+    net = create_model("unet", classes=3, width=4, depth=2).eval()
+    views = (View(scale=0.75), View(scale=1.25, mirrored=True))
+    with torch.no_grad():
+        joined = look(net, images, views)
+        total = torch.zeros(1, 3, 20, 31)
+        for size, flip, antialias in (((15, 23), False, True), ((25, 39), True, False)):
+            x = F.interpolate(images, size=size, mode="bilinear", antialias=antialias)
+            x = net(x.flip(3) if flip else x).logits
+            p = F.interpolate(x, size=(20, 31), mode="bilinear").softmax(1)
+            total += p.flip(3) if flip else p
+    torch.testing.assert_close(joined.probs(0), total[0] / 2, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("views", NAMED)
+def test_windows_are_parts_of_the_whole(views):
+    joined = look(Lopsided(), torch.randn(1, 3, 13, 22), parse(views))
+    whole, labels = joined.probs(0), joined.class_map(0)
+    for top, left, height, width in ((0, 0, 13, 22), (2, 3, 4, 5), (5, 0, 8, 22), (12, 21, 1, 1)):
+        window = (top, left, height, width)
+        torch.testing.assert_close(joined.probs(0, window), whole[:, top : top + height, left : left + width])
+        assert torch.equal(joined.class_map(0, window), labels[top : top + height, left : left + width])
+
+
+def test_a_view_that_disagrees_is_put_back_the_right_way():
+    joined = look(Lopsided(), torch.zeros(1, 3, 8, 20), parse("flip"))
+    probs = joined.probs(0)
+    torch.testing.assert_close(probs, probs.flip(-1))  # left and right cancel
+    alone = look(Lopsided(), torch.zeros(1, 3, 8, 20), (View(mirrored=True),))
+    assert alone.probs(0)[1, 0, 0] > 0.9  # what the net prefers on the right lies on the left
+
+
+def test_joined_is_an_output_and_tasks_read_it():
+    classes = Classes(names=["a", "b", "c", "d"], things=["b"])
+    joined = look(Pointwise(), torch.randn(1, 3, 16, 16), parse("flip"))
+    plain = look(Pointwise(), joined.outputs[0].logits[:, :3])
+    assert isinstance(joined, Output)
+    assert torch.equal(Semantic(classes).decode(joined, 0).ids, Semantic(classes).decode(plain, 0).ids)
+    one, other = Panoptic(classes).decode(joined, 0), Panoptic(classes).decode(plain, 0)
+    assert torch.equal(one.ids, other.ids)
+    torch.testing.assert_close(one.scores, other.scores)
+
+
+def test_candidates_cover_the_class_map():
+    joined = look(Lopsided(), torch.randn(1, 3, 12, 18), parse("flip+scale"))
+    found, labels = joined.candidates(0), joined.class_map(0).numpy()
+    painted = np.full(labels.shape, -1)
+    for (x0, y0, x1, y1), crop, scores in zip(found.boxes, found.crops, found.scores):
+        painted[y0:y1, x0:x1][crop] = scores.argmax()
+    assert np.array_equal(painted, labels)
+    assert ((found.scores.max(1) > 0.5) & (found.scores.max(1) <= 1)).all()
+
+
+def test_sigmoid_outputs_know_nothing():
+    joined = look(Pointwise("sigmoid"), torch.full((1, 3, 8, 8), -4.0), (View(), View(mirrored=True)))
+    joined.outputs[0].logits[:, 3] = -9
+    joined.outputs[1].logits[:, 3] = -9
+    assert (joined.class_map(0) == 4).all()
+    assert len(joined.candidates(0).crops) == 0
+
+
+def test_candidates_of_queries_are_refused():
+    queries = Queries(torch.randn(1, 2, 8, 8), torch.randn(1, 2, 4))
+    joined = Joined((queries, queries), (View(), View(mirrored=True)))
+    assert joined.probs(0).shape == (3, 8, 8)
+    with pytest.raises(ConfigError, match=r"Queries.*tta=None"):
+        joined.candidates(0)
+
+
+# -- padding to the least size ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 8), (7, 20)])
+def test_reflection_is_numpys(size):
+    image = torch.rand(3, *size)
+    pads = [(0, 0), *((0, max(0, 8 - n)) for n in size)]
+    assert np.array_equal(reflect_to(image, 8).numpy(), np.pad(image.numpy(), pads, mode="reflect"))
+
+
+def test_small_images_reach_the_net_at_its_least_size():
+    net = Pointwise()
+    output = look(net, torch.rand(1, 3, 2, 30))
+    assert net.seen[0].shape == (1, 3, 8, 30)
+    assert output.frames == (Frame((2, 30), (8, 30), (0, 0, 2, 30)),)
+    net.min_size = 32
+    look(net, torch.rand(1, 3, 2, 30))
+    assert net.seen[1].shape == (1, 3, 32, 32)
+
+
+def test_large_images_are_not_touched():
+    net, images = Pointwise(), torch.rand(2, 3, 9, 8)
+    look(net, images)
+    assert torch.equal(net.seen[0], images)
+    assert net.seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_parse():
+    assert parse(None) == parse("none") == (View(),)
+    assert parse("scale+flip") == parse("flip+scale")
+    assert len(parse("flip+scale")) == len(set(parse("flip+scale"))) == 6
+    assert all(views[0] == View() for views in NAMED.values())
+    assert parse([View(scale=2)]) == (View(scale=2),)
+
+
+@pytest.mark.parametrize(("views", "said"), [("flop", "did you mean 'flip'"), ([], "at least one View"), ([1], "View")])
+def test_parse_refuses(views, said):
+    with pytest.raises(ConfigError, match=said):
+        parse(views)
+
+
+def test_absurd_scale():
+    with pytest.raises(ConfigError, match=r"0\.1\.\.8"):
+        View(scale=0)
