@@ -1,0 +1,8 @@
+"""Reports a person wants to look at: one HTML file per training and per evaluation, which needs nothing but itself."""
+
+from __future__ import annotations
+
+from pixelwise.report.page import write_evaluation_report, write_training_report
+from pixelwise.report.pictures import Example
+
+__all__ = ["Example", "write_evaluation_report", "write_training_report"]
