@@ -1,0 +1,226 @@
+"""Polygons to masks and back: COCO's rasterising rule to the pixel, and rings on pixel edges that lose nothing.
+
+Coordinates are (x, y) in pixel edges: pixel (row 0, column 0) covers 0..1 in both. A *ring* is a closed line [P, 2]
+whose first point is not repeated. A *polygon* is a list of rings, the outer one first and then its holes, as in
+GeoJSON. A *shape* is a list of polygons; it is one segment.
+
+Two rules say which pixels a shape covers. `fill` takes a pixel when its centre lies inside; it is the inverse of
+`trace`, whose rings run along pixel edges, so masks with any holes and islands come back exactly. `coco_mask` is COCO's
+rule: for rings from `trace` it gives the same pixels, but COCO's lists have no holes (such a mask must be written as
+run lengths), and rings through pixel centres, as contour finders give them, lose their right and lower border under it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pixelwise.core import rle
+from pixelwise.core.segments import Segments
+from pixelwise.errors import DataError
+
+FINE = 5  # COCO draws boundaries on a grid five times finer than the pixels
+MOST_POINTS = 1 << 25  # of one boundary on a grid; more means that the coordinates are no pixels
+
+Window = tuple[tuple[int, int, int, int], np.ndarray]  # box x0 y0 x1 y1 and the bool crop in it
+
+
+def trace(mask: np.ndarray) -> list[list[np.ndarray]]:
+    """[H, W] bool -> the shape whose `fill` is that mask: polygons of integer rings [P, 2] along pixel edges.
+
+    Pixels that touch at a corner are of one polygon (8 neighbours), holes that touch at a corner are two.
+    """
+    # With each pixel doubled, border pixel (X, Y) of the contour stands for the pixel corner ((X+1)//2, (Y+1)//2).
+    double = np.repeat(np.repeat(np.ascontiguousarray(mask, np.uint8), 2, 0), 2, 1)
+    contours, tree = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    polygons: dict[int, list[np.ndarray]] = {}
+    holes: list[tuple[int, np.ndarray]] = []
+    for at, contour in enumerate(contours):
+        ring = _corners(contour[:, 0].astype(np.int64))
+        parent = int(tree[0, at, 3])
+        if parent < 0:
+            polygons[at] = [ring]
+        else:
+            holes.append((parent, ring))
+    for parent, ring in holes:
+        polygons[parent].append(ring)
+    return list(polygons.values())
+
+
+def _corners(contour: np.ndarray) -> np.ndarray:
+    """A contour of doubled pixels [P, 2] -> its pixel corners, only those where the line turns."""
+    ring = (contour + 1) // 2
+    ring = ring[(ring != np.roll(ring, 1, 0)).any(1)]
+    before, after = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring
+    return ring[(before != after).any(1)]
+
+
+def fill(shape: Sequence[Sequence[Any]], size: Sequence[int]) -> np.ndarray:
+    """The mask [H, W] bool of a shape: pixels whose centre lies inside a polygon and in none of its holes.
+
+    A ring is inside where a line from outside crosses it an odd number of times; a centre on the line itself belongs to
+    the pixel at its right or below. Raises DataError for rings of fewer than three points or without numbers.
+    """
+    mask = np.zeros((int(size[0]), int(size[1])), bool)
+    for polygon in shape:
+        outer, *holes = [_inside(_ring(points), mask.shape) for points in polygon]
+        for hole in holes:
+            outer &= ~hole
+        mask |= outer
+    return mask
+
+
+def _inside(ring: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """[H, W] bool of one ring: each edge flips all pixels right of where it crosses the middle of their row."""
+    height, width = size
+    (x0, y0), (x1, y1) = ring.T, np.roll(ring, -1, 0).T
+    low, high = np.minimum(y0, y1), np.maximum(y0, y1)
+    first = np.ceil(low - 0.5).clip(0, height).astype(np.int64)  # rows whose middle is in low..high, high excluded
+    count = np.ceil(high - 0.5).clip(0, height).astype(np.int64) - first
+    edge = np.repeat(np.arange(len(ring)), count)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
+    along = (row + 0.5 - y0[edge]) / (y1 - y0)[edge]
+    column = np.ceil(x0[edge] + along * (x1 - x0)[edge] - 0.5).clip(0, width).astype(np.int64)
+    flips = np.bincount(row * (width + 1) + column, minlength=height * (width + 1)).reshape(height, width + 1)
+    return np.cumsum(flips, 1)[:, :width] % 2 == 1
+
+
+def coco_mask(parts: Sequence[Any], size: Sequence[int]) -> np.ndarray:
+    """[H, W] bool of COCO's `segmentation`, a list of rings [x, y, x, y, ...]: their union by COCO's rule.
+
+    Raises DataError for rings of fewer than three points or without numbers.
+    """
+    mask = np.zeros((int(size[0]), int(size[1])), bool)
+    for part in parts:
+        (x0, y0, x1, y1), crop = _coco_window(_ring(part), mask.shape)
+        mask[y0:y1, x0:x1] |= crop
+    return mask
+
+
+def _coco_window(ring: np.ndarray, size: tuple[int, ...]) -> Window:
+    """One ring by COCO's rule, at full height in the columns that it touches.
+
+    The boundary is drawn as a line of points on the fine grid. Where it steps sideways over the middle of a pixel
+    column, the column changes between outside and inside, from the pixel whose middle lies below that point downwards.
+    """
+    height, width = size
+    u, v = _fine_line(ring)
+    step = np.flatnonzero(u[1:] != u[:-1])
+    cell = np.minimum(u[step], u[step + 1])  # the fine column that is stepped over
+    y = (np.minimum(v[step], v[step + 1]) + 0.5) / FINE - 0.5
+    x, middle = np.divmod(cell, FINE)
+    seen = (middle == FINE // 2) & (x >= 0) & (x < width)
+    x, y = x[seen], np.ceil(y[seen].clip(0, height)).astype(np.int64)
+    if not len(x):
+        return (0, 0, 0, 0), np.zeros((0, 0), bool)
+    left, right = int(x.min()), int(x.max()) + 1
+    # column after column in one vector: a change at the lower end is one at the upper end of the next column
+    changes = np.bincount((x - left) * height + y, minlength=(right - left) * height + 1)
+    inside = np.cumsum(changes)[: (right - left) * height] % 2 == 1
+    return (left, 0, right, height), inside.reshape(right - left, height).T
+
+
+def _fine_line(ring: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fine-grid points along a closed ring: from vertex to vertex a point for each step of the longer axis."""
+    start = (ring * FINE + 0.5).astype(np.int64)  # towards zero, as a C cast
+    end = np.roll(start, -1, 0)
+    moves = (start != end).any(1)
+    start, end = start[moves], end[moves]
+    if not len(start):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    span = np.abs(end - start)
+    count = span.max(1) + 1
+    flat = span[:, 0] >= span[:, 1]
+    main, side = np.where(flat, 0, 1), np.where(flat, 1, 0)  # the axis that counts, the axis that follows
+    edges = np.arange(len(start))
+    turned = start[edges, main] > end[edges, main]  # always computed from the lower end, so that rounding is the same
+    low, high = np.where(turned[:, None], end, start), np.where(turned[:, None], start, end)
+    slope = (high - low)[edges, side] / (high - low)[edges, main]
+    edge = np.repeat(edges, count)
+    along = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
+    along = np.where(turned[edge], count[edge] - 1 - along, along)
+    first = low[edge, main[edge]] + along
+    second = (low[edge, side[edge]] + slope[edge] * along + 0.5).astype(np.int64)
+    return np.where(flat[edge], first, second), np.where(flat[edge], second, first)
+
+
+def _ring(points: Any) -> np.ndarray:
+    """[P, 2] float64 from pairs or from COCO's flat list x, y, x, y, ..."""
+    try:
+        ring = np.asarray(points, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"a ring must be numbers x, y, x, y, ..., got {str(points)[:60]}.") from error
+    if ring.ndim == 1 and len(ring) % 2 == 0:
+        ring = ring.reshape(-1, 2)
+    if ring.ndim != 2 or ring.shape[1:] != (2,) or len(ring) < 3:
+        raise DataError(f"a ring needs x and y of at least three points, got an array {list(ring.shape)}.")
+    if not np.isfinite(ring).all():
+        raise DataError("a ring holds coordinates that are not finite.")
+    length = np.abs(ring - np.roll(ring, 1, 0)).max(1).sum()
+    if length * FINE > MOST_POINTS:
+        raise DataError(f"a ring is {length:.0f} pixels long: are its coordinates in pixels?")
+    return ring
+
+
+def to_shapes(segments: Segments) -> list[list[list[np.ndarray]]]:
+    """The shape of each row by `trace`; rows without pixels have an empty one."""
+    boxes, crops = segments.windows()
+    shapes = []
+    for (x0, y0, _, _), crop in zip(boxes.tolist(), crops):
+        polygons = trace(crop) if crop.any() else []
+        corner = np.array([x0, y0])
+        shapes.append([[ring + corner for ring in polygon] for polygon in polygons])
+    return shapes
+
+
+def from_shapes(
+    shapes: Sequence[Sequence[Sequence[Any]]], labels: Any, size: Sequence[int], **columns: Any
+) -> Segments:
+    """Segments from one shape per row, by `fill`; only the box around each is looked at."""
+    boxes, crops = [], []
+    for shape in shapes:
+        corners = np.concatenate([_ring(polygon[0]) for polygon in shape] or [np.zeros((1, 2))])
+        x0, y0 = np.floor(corners.min(0)).clip(0, (size[1], size[0])).astype(int)
+        x1, y1 = np.ceil(corners.max(0)).clip(0, (size[1], size[0])).astype(int)
+        near = [[_ring(points) - (x0, y0) for points in polygon] for polygon in shape]
+        boxes.append((x0, y0, x1, y1))
+        crops.append(fill(near, (y1 - y0, x1 - x0)))
+    return Segments.from_windows(boxes, crops, labels, size, **columns)
+
+
+def from_coco(segmentations: Sequence[Any], labels: Any, size: Sequence[int], **columns: Any) -> Segments:
+    """Segments from the `segmentation` of each of COCO's annotations: a list of rings, or a run-length code.
+
+    Raises DataError for malformed rings or codes and for codes of another size than (H, W).
+    """
+    boxes, crops = [], []
+    for segmentation in segmentations:
+        read = _code_window if isinstance(segmentation, Mapping) else _union
+        box, crop = read(segmentation, size)
+        boxes.append(box)
+        crops.append(crop)
+    return Segments.from_windows(boxes, crops, labels, size, **columns)
+
+
+def _union(parts: Sequence[Any], size: Sequence[int]) -> Window:
+    windows = [_coco_window(_ring(part), tuple(size)) for part in parts]
+    windows = [w for w in windows if w[1].any()]
+    if not windows:
+        return (0, 0, 0, 0), np.zeros((0, 0), bool)
+    left, right = min(box[0] for box, _ in windows), max(box[2] for box, _ in windows)
+    whole = np.zeros((int(size[0]), right - left), bool)
+    for (x0, _, x1, _), crop in windows:
+        whole[:, x0 - left : x1 - left] |= crop
+    rows = np.flatnonzero(whole.any(1))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    return (left, top, right, bottom), whole[top:bottom]
+
+
+def _code_window(code: Mapping[str, Any], size: Sequence[int]) -> Window:
+    single = rle.from_rle([code], [0], size)
+    boxes, crops = single.windows()
+    x0, y0, x1, y1 = boxes[0].tolist()
+    return (x0, y0, x1, y1), crops[0]
