@@ -135,11 +135,14 @@ def _check(command: Check) -> int:
 def _train(command: TrainSettings) -> int:
     from pixelwise.training.loop import Training
 
-    run = Training(command).run()
+    training = Training(command)
+    run = training.run()
     if not run.complete:
         return 130
+    if not training.world.first:
+        return 0
     print(f"model     {run.model}")
-    if command.report:
+    if training.settings.report:
         from pixelwise.report import write_training_report
 
         print(f"report    {write_training_report(run.out)}")

@@ -107,7 +107,9 @@ class UNet(nn.Module):
         for up in self.up:
             x = up(x, skips.pop())
         x = self.head(x)
-        logits = (F.pixel_shuffle(x, self.fold) if self.fold > 1 else x)[:, :, :height, :width]  # [B, K, H, W]
+        logits = F.pixel_shuffle(x, self.fold) if self.fold > 1 else x
+        if logits.shape[-2:] != images.shape[-2:]:
+            logits = logits[:, :, :height, :width]  # [B, K, H, W]
         return Dense(logits, frames or (Frame.whole(height, width),) * len(images))
 
     def _pad(self, images: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class World:
         """The net as it is called in training, and the optimiser over its (perhaps sharded) parameters."""
         if self.shard:
             mesh = torch.distributed.init_device_mesh(self.accelerator.device.type, (self.size,))
-            fully_shard(net, mesh=mesh)
+            fully_shard(net.to(memory_format=torch.contiguous_format), mesh=mesh)  # FSDP2 shards contiguous weights only
             return net, optimizer(net)
         model = self.accelerator.prepare_model(net)
         return model, self.accelerator.prepare_optimizer(optimizer(net)) if self.accelerator.scaler else optimizer(net)
@@ -58,6 +58,15 @@ class World:
         held = torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)
         torch.distributed.broadcast(held, 0)
         return float(held)
+
+    def whole(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict with sharded tensors gathered, the same on all processes (norm statistics are the first one's)."""
+        state = full_tensors(state)
+        if self.size > 1:
+            for name, value in state.items():
+                state[name] = value = value.detach().clone(memory_format=torch.contiguous_format)
+                torch.distributed.broadcast(value, 0)
+        return state
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()

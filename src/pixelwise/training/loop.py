@@ -284,7 +284,7 @@ class Training:
     def _weights(self) -> dict[str, Tensor]:
         """What is scored and saved: the running average, or the weights themselves where none is kept."""
         state = self.average.values if self.average.values else self.net.state_dict()
-        return full_tensors(state)
+        return self.world.whole(state)
 
     def _card(self, scores: dict[str, Any]) -> ModelCard:
         s = self.settings
