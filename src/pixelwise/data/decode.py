@@ -69,6 +69,11 @@ class Header:
     format: str
 
     @property
+    def turn(self) -> int:
+        """The EXIF turn that decoders leave to us: all formats but TIFF."""
+        return 1 if self.format == "TIFF" else self.orientation
+
+    @property
     def alpha(self) -> bool:
         return self.mode in ("LA", "RGBA", "PA", "La", "RGBa")
 
@@ -127,7 +132,11 @@ def _header(path: Path, image: Image.Image, max_pixels: int) -> Header:
     except (OSError, ValueError, TypeError, SyntaxError, struct.error):  # a broken EXIF block turns nothing
         orientation = 1
     orientation = orientation if 1 <= orientation <= 8 else 1
-    size = (width, height) if orientation >= 5 else (height, width)
+    size, stored = (height, width), (height, width)
+    if orientation >= 5 and image.format == "TIFF":  # Pillow shows a TIFF turned already, OpenCV too
+        stored = (width, height)
+    elif orientation >= 5:
+        size = (width, height)
     pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     channels = CHANNELS.get(image.mode, 0)
     channels -= image.mode in ("LA", "RGBA", "La", "RGBa")
@@ -135,7 +144,7 @@ def _header(path: Path, image: Image.Image, max_pixels: int) -> Header:
         channels = 1
     return Header(
         size,
-        (height, width),
+        stored,
         channels * pages,
         "uint16" if wide else "uint8",
         image.mode,

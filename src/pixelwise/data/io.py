@@ -70,7 +70,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, channels: int 
         pixels = pixels[..., :-1]
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
-    return with_channels(path, upright(pixels, header.orientation), channels)
+    return with_channels(path, upright(pixels, header.turn), channels)
 
 
 def with_channels(path: Path, pixels: np.ndarray, channels: int | None) -> np.ndarray:
@@ -115,7 +115,7 @@ def read_mask(
         raise ImageError(path, f"is a mask of pixel mode '{header.mode}'; expected palette, grey or RGB, as PNG.")
     if header.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
         raise ImageError(path, "is a mask of several pages; expected one.")
-    pixels = upright(decode(path, data, image, header), header.orientation)
+    pixels = upright(decode(path, data, image, header), header.turn)
     if header.mode in ("LA", "PA"):
         pixels = pixels[..., 0]
     if pixels.ndim == 3:

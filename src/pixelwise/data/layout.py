@@ -166,8 +166,8 @@ def gather(root: Path, layout: Layout) -> Files:
         raise DataError(f"{root}: its folder of images holds no image ({', '.join(ENDINGS)}).")
     if not files.masks and not files.instances:
         raise DataError(
-            f"{root}: {len(files.images)} images without masks. Training and scoring need a mask for each image, of the "
-            "same name, in masks/ (class ids) or instances/ (object ids) beside the images; to predict, give the folder to "
+            f"{root}: {len(files.images)} images without masks. Training and scoring need a mask for each image, of "
+            "the same name, in masks/ (class ids) or instances/ (object ids) beside the images; to predict, give it to "
             "`pixelwise predict`."
         )
     return files

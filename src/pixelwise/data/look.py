@@ -109,8 +109,8 @@ def classes_from_maps(seen: Seen, notes: list[str]) -> tuple[Table, dict[int, in
     notes.append(said + " A classes.txt with `index name r g b` lines names them.")
     if spread:
         notes.append(
-            f"The ids {_short(kept)} leave gaps; if they are grey values of a drawing rather than class ids, name them in "
-            "classes.txt."
+            f"The ids {_short(kept)} leave gaps; if they are grey values of a drawing rather than class ids, name them "
+            "in classes.txt."
         )
     return Table(classes=classes, told_void=False), {}
 
@@ -159,7 +159,7 @@ def classes_from_objects(seen: Seen, void: Sequence[int], table: Table | None, n
     elif len(things) != 1:
         raise DataError(
             f"instance ids {_short([i for i in seen.ids if i][:6])} do not say the class, and the class table has "
-            f"{len(things)} things ({', '.join(things)}); add class maps in masks/, or use ids of class * 1000 + number."
+            f"{len(things)} things ({', '.join(things)}); add class maps in masks/, or use ids class * 1000 + number."
         )
     if not classes.things:
         notes.append(f"The class table marks no thing; with instance maps, {', '.join(things)} are taken for things.")

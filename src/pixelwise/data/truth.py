@@ -183,7 +183,7 @@ class Maps:
         return Segments(ids, _int64(labels), crowd=torch.from_numpy(crowd), keys=_int64(keys))
 
     def _overlap(self, record: Record) -> tuple[np.ndarray, ...]:
-        """Labels [H, W]; instance ids found [n]; which each pixel has [H, W]; pixels by id, label [n, 2+K]; ground [n]."""
+        """Labels [H, W]; ids found [n]; which each pixel has [H, W]; pixels by id and label [n, 2+K]; ground [n]."""
         labels = self.labels(record.semantic).astype(np.int64)
         _, found, inverse = self._ids(record.instances)
         if inverse.shape != labels.shape:

@@ -237,7 +237,7 @@ def _things_under(records: list[Record], maps: Maps, void: tuple[int, ...], note
     classes = maps.table.classes
     things = tuple(n for k, n in enumerate(classes.names) if k in found)
     notes.append(
-        f"No class is marked as a thing; {', '.join(things)} lie under instances in {len(chosen)} maps and are taken for "
-        "things."
+        f"No class is marked as a thing; {', '.join(things)} lie under instances in {len(chosen)} maps and are "
+        "taken for things."
     )
     return replace(maps.table, classes=replace(classes, things=things))
