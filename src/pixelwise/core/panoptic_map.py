@@ -1,0 +1,170 @@
+"""Panoptic truth as data sets store it: COCO's colour PNG with a table, and instance maps with or without class maps.
+
+COCO panoptic (Kirillov et al. 2018, 1801.00868): the segment at a pixel has the id R + 256 G + 65536 B; 0 is unknown; a
+table `segments_info` gives each id its category. Here `Segments.keys` are those ids. Every function works on arrays;
+reading and writing files is the readers' part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pixelwise.core.classes import Classes
+from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, smallest_int
+from pixelwise.errors import DataError
+
+MOST_INSTANCES = 1000  # ids class * 1000 + number, as Cityscapes counts them
+
+
+def ids_of_colours(colours: Any) -> np.ndarray:
+    """[H, W, 3] uint8 RGB -> [H, W] int32 ids R + 256 G + 65536 B. Raises DataError for another shape or type."""
+    colours = np.asarray(colours)
+    if colours.ndim != 3 or colours.shape[2] != 3 or colours.dtype != np.uint8:
+        raise DataError(f"a panoptic PNG must be [H, W, 3] uint8 RGB, got {list(colours.shape)} {colours.dtype}.")
+    wide = colours.astype(np.int32)
+    return wide[..., 0] + (wide[..., 1] << 8) + (wide[..., 2] << 16)
+
+
+def colours_of_ids(ids: Any) -> np.ndarray:
+    """[H, W] ids 0..2^24-1 -> [H, W, 3] uint8 RGB. Raises DataError for ids that three bytes cannot hold."""
+    ids = np.asarray(ids)
+    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= 1 << 24):
+        raise DataError(f"panoptic ids must be 0..{(1 << 24) - 1}, found {int(ids.min())}..{int(ids.max())}.")
+    return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
+
+
+def from_panoptic(colours: Any, segments_info: Sequence[Mapping[str, Any]], classes: Classes) -> Segments:
+    """COCO's panoptic PNG [H, W, 3] and its table -> Segments, rows in the table's order; `classes.ids` are categories.
+
+    Pixels of id 0 and of categories in `classes.void` are UNKNOWN. `areas` and `boxes` are as annotated where every
+    segment has them. Raises DataError for an id that the table lacks or has twice, a segment of the table that owns no
+    pixel, or a category that is neither a class nor void.
+    """
+    ids = ids_of_colours(colours)
+    label_of = {category: label for label, category in enumerate(classes.ids)}
+    void: list[int] = [0]
+    table: dict[int, int] = {}
+    rows: list[Mapping[str, Any]] = []
+    for info in segments_info:
+        key, category = int(info["id"]), int(info["category_id"])
+        if key in table or key in void:
+            raise DataError(f"segments_info: the id {key} is there twice, or is 0, which stands for unknown.")
+        if category in label_of:
+            table[key] = label_of[category]
+            rows.append(info)
+        elif category in classes.void:
+            void.append(key)
+        else:
+            raise DataError(f"segments_info: segment {key} has the category {category}, neither a class nor void.")
+    columns: dict[str, Any] = {"crowd": np.array([bool(info.get("iscrowd", 0)) for info in rows], bool)}
+    if all("area" in info for info in rows):
+        columns["given_areas"] = np.array([info["area"] for info in rows], np.float32)
+    if all("bbox" in info for info in rows):
+        x, y, w, h = np.array([info["bbox"] for info in rows], np.float32).reshape(-1, 4).T
+        columns["given_boxes"] = np.stack([x, y, x + w, y + h], 1)
+    segments = Segments.from_ids(ids, table, void=void, **columns)
+    unseen = segments.keys[segments.pixel_counts == 0].tolist() if segments.keys is not None else []
+    if unseen:
+        raise DataError(f"segments_info: the ids {unseen[:5]} own no pixel of the map.")
+    return segments
+
+
+def to_panoptic(segments: Segments, classes: Classes) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Segments -> COCO's panoptic PNG [H, W, 3] uint8 and its table `segments_info`, of the segments that own pixels.
+
+    Ids are the `keys` where those can stand in such a file (all different, 1 to 2^24 - 1), else `instance_ids`. Of
+    overlapping segments the lowest layer shows; area and box are of the pixels that show. Unknown pixels and nothing
+    become 0: the format has one word for both.
+    """
+    keys = None if segments.keys is None else segments.keys.cpu().numpy()
+    if keys is None or len(np.unique(keys)) < len(keys) or (keys < 1).any() or (keys >= 1 << 24).any():
+        keys = instance_ids(segments, classes)
+    shown = Segments(segments.row_map().cpu(), segments.labels.cpu())
+    rows = shown.ids[0].numpy()
+    counts, boxes = shown.pixel_counts.tolist(), shown.boxes.int().tolist()
+    labels, crowd = segments.labels.tolist(), segments.crowd.tolist()
+    table = []
+    for row in np.flatnonzero(counts).tolist():
+        x0, y0, x1, y1 = boxes[row]
+        table.append({"id": int(keys[row]), "category_id": classes.ids[labels[row]], "area": counts[row],
+                      "bbox": [x0, y0, x1 - x0, y1 - y0], "iscrowd": int(crowd[row])})  # fmt: skip
+    return colours_of_ids(np.append(keys, [0, 0])[rows]), table
+
+
+def instance_ids(segments: Segments, classes: Classes, most: int = MOST_INSTANCES) -> np.ndarray:
+    """[N] int64 id on disk of each row: class id * 1000 + its number within the class, from 1 on.
+
+    Numbers start at 1 so that no row has the id 0. Raises DataError for more than 999 rows of one class and for class
+    ids below 0.
+    """
+    labels = segments.labels.cpu().numpy()
+    ids = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels).tolist():
+        rows = np.flatnonzero(labels == label)
+        if len(rows) >= most or classes.ids[label] < 0:
+            raise DataError(
+                f"class '{classes.names[label]}' (id {classes.ids[label]}) with {len(rows)} segments does not fit into "
+                f"ids class * {most} + number."
+            )
+        ids[rows] = classes.ids[label] * most + np.arange(1, len(rows) + 1)
+    return ids
+
+
+def from_maps(instances: Any, class_map: Any, classes: Classes, *, void: int = 255) -> Segments:
+    """A map of instance ids [H, W], 0 for none, and a class map [H, W] of labels -> Segments, one layer.
+
+    First the instances by rising id, `keys` being these; then a row per class for all other pixels, `keys` 0. Such a
+    row is a crowd where the class is a thing, since nobody told its objects apart. An instance has the class of most of its
+    pixels; instances of stuff are not told apart. `void` in the class map is UNKNOWN also inside an instance, -1 is
+    NOTHING. Raises DataError for maps of two sizes, for maps that are not of integers and for labels that are no class.
+    """
+    instances = np.asarray(instances)
+    labels = Segments.from_class_map(class_map, void, num_classes=len(classes)).ids[0].cpu().numpy().astype(np.int64)
+    if instances.dtype.kind not in "iub" or instances.shape != labels.shape:
+        raise DataError(
+            f"the instance map must be {list(labels.shape)} of integers as the class map, "
+            f"got {list(instances.shape)} {instances.dtype}."
+        )
+    found, inverse = np.unique(instances, return_inverse=True)
+    inverse = inverse.reshape(labels.shape)
+    told, label_of = _instance_classes(found, inverse, labels, classes)
+    alone = told[inverse] & (labels != UNKNOWN)  # [H, W] bool: pixels of an instance
+    present = np.unique(labels[~alone & (labels >= 0)])
+    class_row = np.full(len(classes) + 2, UNKNOWN, np.int64)
+    class_row[present], class_row[-1] = (
+        int(told.sum()) + np.arange(len(present)),
+        NOTHING,
+    )  # the marks index from the end
+    ids = np.where(alone, (np.cumsum(told) - 1)[inverse], class_row[labels])
+    crowd = np.concatenate([np.zeros(int(told.sum()), bool), classes.is_thing[present]])
+    keys = np.concatenate([found[told].astype(np.int64), np.zeros(len(present), np.int64)])
+    rows = torch.from_numpy(ids).to(smallest_int(len(keys)))
+    all_labels = torch.from_numpy(np.concatenate([label_of[told], present]))
+    return Segments(rows, all_labels, crowd=torch.from_numpy(crowd), keys=torch.from_numpy(keys))
+
+
+def _instance_classes(
+    found: np.ndarray, inverse: np.ndarray, labels: np.ndarray, classes: Classes
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each id [n]: whether it is an instance of things, and the label under most of its pixels."""
+    k = len(classes)
+    votes = np.bincount((inverse * (k + 2) + labels + 2).ravel(), minlength=len(found) * (k + 2))
+    votes = votes.reshape(len(found), k + 2)[:, 2:]  # without UNKNOWN and NOTHING
+    label = votes.argmax(1)
+    return (found != 0) & votes.any(1) & classes.is_thing[label], label
+
+
+def to_maps(segments: Segments, classes: Classes, *, void: int = 255) -> tuple[np.ndarray, np.ndarray]:
+    """Segments -> instance map [H, W] int32 and class map [H, W] int64 of labels, void, or -1 for nothing.
+
+    Things that are no crowd are numbered from 1 in the order of the rows; all other pixels are 0. Where segments
+    overlap the lowest layer shows.
+    """
+    told = classes.is_thing[segments.labels.cpu().numpy()] & ~segments.crowd.cpu().numpy()
+    numbers = np.where(told, np.cumsum(told), 0)
+    instances = np.append(numbers, [0, 0])[segments.row_map().cpu().numpy()].astype(np.int32)
+    return instances, segments.class_map(void, nothing=-1).cpu().numpy()
