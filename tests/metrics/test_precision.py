@@ -270,7 +270,7 @@ def test_what_cannot_be_is_refused() -> None:
     metric.update(one([]), one([]), index=3)
     with pytest.raises(DataError, match="Image 3 was given twice"):
         metric.update(one([]), one([]), index=3)
-    with pytest.raises(DataError, match=r"labels 1..1"):
+    with pytest.raises(DataError, match=r"labels 1\.\.1"):
         metric.update(one([square(0)], [1.0], label=1), one([]))
     with pytest.raises(DataError, match=r"\[20, 61\]"):
         metric.update(Segments.empty((20, 61)), one([]))

@@ -1,4 +1,4 @@
-"""Scores over a data set: update(prediction, truth, index=None), merge(other), compute() -> dict. All can be pickled."""
+"""Scores over a data set: update(prediction, truth, index=None), merge(other), compute() -> dict. All pickle."""
 
 from pixelwise.metrics.boundary import BoundaryF, BoundaryIoU
 from pixelwise.metrics.matching import InstanceF1

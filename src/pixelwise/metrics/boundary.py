@@ -44,7 +44,7 @@ def near_edge(labels: np.ndarray, reach: int, *, border: bool) -> np.ndarray:
     shifted = labels - labels.min() if labels.size else labels
     top = int(shifted.max(initial=0)) + 1
     # OpenCV's erosion knows no 32-bit integers; float32 holds labels up to 2^24 exactly
-    image = shifted.astype(np.uint8 if top < 256 else np.uint16 if top < 65536 else np.float32)
+    image: Any = shifted.astype(np.uint8 if top < 256 else np.uint16 if top < 65536 else np.float32)
     rule = cv2.BORDER_CONSTANT if border else cv2.BORDER_REPLICATE
     low = cv2.erode(image, kernel, borderType=rule, borderValue=[top])
     return low != cv2.dilate(image, kernel, borderType=rule, borderValue=[top])

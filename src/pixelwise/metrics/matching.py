@@ -39,8 +39,14 @@ class InstanceF1:
     for thresholds that are not within 0..1.
     """
 
-    def __init__(self, classes: Classes | int, *, thresholds: tuple[float, ...] = THRESHOLDS, strict: bool = False,
-                 per_image: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        classes: Classes | int,
+        *,
+        thresholds: tuple[float, ...] = THRESHOLDS,
+        strict: bool = False,
+        per_image: bool = False,
+    ) -> None:
         self.num_classes = len(classes) if isinstance(classes, Classes) else int(classes)
         self.thresholds = tuple(float(t) for t in thresholds)
         if self.num_classes < 1 or not self.thresholds or not all(0 < t <= 1 for t in self.thresholds):
