@@ -60,22 +60,26 @@ def _images(folder: Path, out: Path) -> list[Path]:
 
 def distinct(images: Sequence[tuple[Path, Path]]) -> list[str]:
     """Names for (resolved path, relative path) by the rule at the top of this file."""
-    names = [relative.with_suffix("").as_posix() for _, relative in images]
-    names = _change(names, [relative.as_posix() for _, relative in images])
-    for depth in range(1, max((len(path.parents) for path, _ in images), default=0) + 1):
-        names = _change(names, [_prefixed(path, relative, depth) for path, relative in images])
+    names = _with_endings([relative for _, relative in images])
+    bare = list(names)
+    for depth in range(1, max((len(path.parts) for path, _ in images), default=0)):
+        uses = Counter(name.casefold() for name in names)
+        for i, (path, relative) in enumerate(images):
+            if uses[names[i].casefold()] > 1:
+                above = path.parts[1 : len(path.parts) - len(relative.parts)]  # the folders over it, without the root
+                names[i] = PurePosixPath(*above[max(0, len(above) - depth) :], bare[i]).as_posix()
     return _numbered(names)
 
 
-def _change(names: list[str], longer: list[str]) -> list[str]:
-    """The longer name where the short one is shared."""
-    shared = Counter(name.casefold() for name in names)
-    return [new if shared[old.casefold()] > 1 else old for old, new in zip(names, longer)]
-
-
-def _prefixed(path: Path, relative: Path, depth: int) -> str:
-    above = path.parents[len(relative.parts) - 1].parts[1:]  # without the root
-    return PurePosixPath(*above[max(0, len(above) - depth) :], relative.as_posix()).as_posix()
+def _with_endings(relatives: Sequence[Path]) -> list[str]:
+    """Paths without endings, but with them where several endings meet under one name."""
+    short = [relative.with_suffix("").as_posix() for relative in relatives]
+    endings: dict[str, set[str]] = {}
+    for name, relative in zip(short, relatives):
+        endings.setdefault(name.casefold(), set()).add(relative.suffix.casefold())
+    return [
+        relative.as_posix() if len(endings[name.casefold()]) > 1 else name for name, relative in zip(short, relatives)
+    ]
 
 
 def _numbered(names: list[str]) -> list[str]:
