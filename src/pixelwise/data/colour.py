@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 
 from pixelwise.core.sample import Sample, image_tensor
-from pixelwise.data.warp import Pick, pixels_of
-from pixelwise.errors import ConfigError
+from pixelwise.data.warp import Pick, check_range, pixels_of
 
 GREY = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 luma of R, G, B
 # luma and two colour differences (NTSC's Y, I, Q); hue is an angle in the plane of the last two
@@ -32,9 +31,8 @@ class ColourJitter:
     hue: float = 0.02
 
     def __post_init__(self) -> None:
-        for name, most in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
-            if not 0 <= getattr(self, name) <= most:
-                raise ConfigError(f"ColourJitter: {name} must lie in 0..{most:g}, got {getattr(self, name)}.")
+        check_range(self, ("brightness", "contrast", "saturation"))
+        check_range(self, ("hue",), high=0.5)
 
     def __call__(self, sample: Sample, rng: np.random.Generator, pick: Pick) -> Sample:
         bright, contrast, saturation = 1 + rng.uniform(-1, 1, 3) * (self.brightness, self.contrast, self.saturation)
@@ -67,6 +65,9 @@ class Gamma:
 
     strength: float = 0.5
 
+    def __post_init__(self) -> None:
+        check_range(self, ("strength",), high=9.0)
+
     def __call__(self, sample: Sample, rng: np.random.Generator, pick: Pick) -> Sample:
         most = np.log1p(self.strength)
         power = np.exp(rng.uniform(-most, most))
@@ -83,6 +84,11 @@ class Blur:
     low: float = 0.3
     high: float = 1.5
 
+    def __post_init__(self) -> None:
+        check_range(self, ("probability",))
+        check_range(self, ("low",), 0.1, self.high)
+        check_range(self, ("high",), self.low, 100.0)
+
     def __call__(self, sample: Sample, rng: np.random.Generator, pick: Pick) -> Sample:
         draw, sigma = rng.random(), rng.uniform(self.low, self.high)
         if draw >= self.probability:
@@ -97,6 +103,9 @@ class Noise:
     """Normal noise on every value; its deviation is uniform in 0 to `strength`, a share of the range (255 or 65535)."""
 
     strength: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_range(self, ("strength",))
 
     def __call__(self, sample: Sample, rng: np.random.Generator, pick: Pick) -> Sample:
         pixels = pixels_of(sample)

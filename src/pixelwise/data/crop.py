@@ -8,8 +8,7 @@ import numpy as np
 
 from pixelwise.core.sample import Sample
 from pixelwise.data.geometry import Placement, translation
-from pixelwise.data.warp import Geometric, check_size, count_rows, warp_ids
-from pixelwise.errors import ConfigError
+from pixelwise.data.warp import Geometric, check_range, check_size, count_rows, warp_ids
 
 LATTICE = 40  # points along the longer side at which a crop's classes are counted
 
@@ -37,9 +36,7 @@ class RandomCrop(Geometric):
 
     def __post_init__(self) -> None:
         check_size(self.size)
-        for name in ("max_class_share", "focus", "min_visible"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"RandomCrop: {name} must lie in 0..1, got {getattr(self, name)}.")
+        check_range(self, ("max_class_share", "focus", "min_visible"))
 
     def place(self, p: Placement, sample: Sample, rng: np.random.Generator) -> Placement:
         p = replace(p, min_visible=self.min_visible, things=self.things)

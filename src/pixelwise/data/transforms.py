@@ -18,7 +18,7 @@ from pixelwise.core.sample import Sample
 from pixelwise.data.colour import Blur, ColourJitter, Gamma, Noise
 from pixelwise.data.crop import RandomCrop
 from pixelwise.data.geometry import Bend, Placement, scaling, translation
-from pixelwise.data.warp import Geometric, Pick, Transform, check_size, warp
+from pixelwise.data.warp import Geometric, Pick, Transform, check_range, check_size, warp
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 
 __all__ = [
@@ -72,6 +72,9 @@ class Flip(Geometric):
     horizontal: float = 0.5
     vertical: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_range(self, ("horizontal", "vertical"))
+
     def place(self, p: Placement, sample: Sample, rng: np.random.Generator) -> Placement:
         across, down = rng.random(2) < (self.horizontal, self.vertical)
         height, width = p.size
@@ -87,6 +90,9 @@ class Rotation(Geometric):
     """Turns about the centre by an angle uniform in -`degrees` to `degrees`; the size stays."""
 
     degrees: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_range(self, ("degrees",), high=180.0)
 
     def place(self, p: Placement, sample: Sample, rng: np.random.Generator) -> Placement:
         angle = np.deg2rad(rng.uniform(-self.degrees, self.degrees))

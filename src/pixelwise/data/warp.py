@@ -39,6 +39,14 @@ def check_size(size: tuple[int, int]) -> None:
         raise ConfigError(f"A size must be (height, width) of at least 1 pixel, got {size}.")
 
 
+def check_range(owner: object, names: tuple[str, ...], low: float = 0.0, high: float = 1.0) -> None:
+    """Raises ConfigError unless these fields of a transform lie in low..high."""
+    for name in names:
+        value = getattr(owner, name)
+        if not low <= value <= high:
+            raise ConfigError(f"{type(owner).__name__}: {name} must lie in {low:g}..{high:g}, got {value}.")
+
+
 def pixels_of(sample: Sample) -> np.ndarray:
     """The image as [H, W, C] on the same memory where it lies so."""
     return np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy())
