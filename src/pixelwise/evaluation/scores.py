@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from pixelwise.core.classes import Classes
 
@@ -83,21 +84,21 @@ class Scores:
 
     def __rich__(self) -> RenderableType:
         title = f"{self.model} on {self.data}, split {self.split}: {self.count} images, {self.seconds:.1f} s"
-        total = Table(title=title, title_justify="left")
+        total = Table()
         total.add_column("score")
         total.add_column("%", justify="right")
         for key, value in self.headline().items():
             total.add_row(key, _percent(value), style="bold" if key == self.primary else "")
         columns = self.by_class()
         if not columns:
-            return total
+            return Group(Text(title), total)
         classes = Table()
         classes.add_column("class")
         for key in columns:
             classes.add_column(key, justify="right")
         for k, name in enumerate(self.classes.names):
             classes.add_row(name, *(_percent(values[k]) for values in columns.values()))
-        return Group(total, classes)
+        return Group(Text(title), total, classes)
 
 
 def _percent(value: float) -> str:
