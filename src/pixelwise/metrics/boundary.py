@@ -13,9 +13,7 @@ from scipy.spatial import cKDTree
 
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.metrics.histogram import divide, nan_mean
-from pixelwise.metrics.overlap import label_codes, look_up
-
-VOID = -1
+from pixelwise.metrics.overlap import VOID, label_codes, look_up
 
 
 def label_maps(prediction: Any, truth: Any, num_classes: int, ignore_index: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -97,6 +95,12 @@ class BoundaryIoU(_PerClass):
 
     Keys of compute(): boundary_iou (mean), boundary_iou_per_class [K] float64. Raises ConfigError for a ratio that is
     not between 0 and 1.
+
+    >>> labels = np.zeros((8, 8), np.uint8)
+    >>> metric = BoundaryIoU(1)
+    >>> metric.update(labels, labels)
+    >>> metric.counts[0].tolist(), metric.compute()["boundary_iou"]  # the 28 pixels along the edge
+    ([28], 1.0)
     """
 
     rows = 3
@@ -133,6 +137,13 @@ class BoundaryF(_PerClass):
 
     Keys of compute(): boundary_f (mean), and [K] float64 boundary_f_per_class, boundary_precision_per_class,
     boundary_recall_per_class. Raises ConfigError for a tolerance that is not between 0 and 1.
+
+    >>> truth = np.zeros((8, 8), np.uint8)
+    >>> truth[:, 4:] = 1
+    >>> metric = BoundaryF(2)
+    >>> metric.update(np.roll(truth, 1, axis=1)[:, 1:], truth[:, 1:])  # one pixel off is within the tolerance
+    >>> metric.compute()["boundary_f"]
+    1.0
     """
 
     rows = 4

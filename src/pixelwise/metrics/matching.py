@@ -35,8 +35,16 @@ class InstanceF1:
 
     Keys of compute(): f1 and accuracy, the means over the thresholds; f1_50, f1_75, accuracy_50, accuracy_75;
     f1_per_threshold, accuracy_per_threshold [T] float64; f1_per_class, accuracy_per_class [K] float64 (pooled, mean
-    over thresholds); tp, fp, fn [T, K] int64. A key such as f1_50 is there if 0.5 is among `thresholds`. Raises ConfigError
-    for thresholds that are not within 0..1.
+    over thresholds); tp, fp, fn [T, K] int64. A key such as f1_50 is there if 0.5 is among `thresholds`. Raises
+    ConfigError for thresholds that are not within 0..1.
+
+    >>> truth = Segments(np.array([[0, 0, -1, 1, 1]], np.int8), labels=[0, 0])
+    >>> prediction = Segments(np.array([[0, 0, -1, -1, -1]], np.int8), labels=[0])
+    >>> metric = InstanceF1(1)
+    >>> metric.update(prediction, truth)
+    >>> scores = metric.compute()
+    >>> round(scores["f1"], 3), scores["accuracy"]
+    (0.667, 0.5)
     """
 
     def __init__(

@@ -30,6 +30,13 @@ class PanopticQuality:
 
     Keys of compute(): pq, sq, rq (means over classes); the same with _things and _stuff (NaN where there is no such
     class); with _per_class ([K] float64); tp, fp, fn ([K] int64). Raises ConfigError when there is no class.
+
+    >>> truth = Segments(np.array([[0, 0, 0, 1, 1]], np.int8), labels=[0, 1])
+    >>> prediction = Segments(np.array([[0, 0, 1, 1, 1]], np.int8), labels=[0, 1])
+    >>> metric = PanopticQuality(2)
+    >>> metric.update(prediction, truth)
+    >>> round(metric.compute()["pq"], 3)
+    0.667
     """
 
     def __init__(self, classes: Classes | int) -> None:

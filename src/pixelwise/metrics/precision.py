@@ -21,8 +21,8 @@ from pixelwise.core.segments import BOX, TAG, Segments
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.metrics.histogram import check_size, checked_labels, nan_mean
 
-RANGES = {"small": [0, 32**2], "medium": [32**2, 96**2], "large": [96**2, 1e5**2]}  # pixels; COCO's, both ends included
-AREAS = ("all", *RANGES)
+# areas in pixels, as COCO sorts them, both ends included
+RANGES = {"all": [0, 1e5**2], "small": [0, 32**2], "medium": [32**2, 96**2], "large": [96**2, 1e5**2]}
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,13 @@ class AveragePrecision:
     COCO looks at 100; where images hold more objects than that (nuclei), say more. Keys of compute(): ap, ap50, ap75,
     ap_small, ap_medium, ap_large (areas up to 32^2, 96^2 pixels, and above), ar (mean recall), and [K] float64
     ap_per_class, ap50_per_class, ap75_per_class. Raises ConfigError for less than 1 class or detection.
+
+    >>> truth = Segments(np.array([[0, 0, -1, 1, 1]], np.int8), labels=[0, 0])
+    >>> prediction = Segments(np.array([[0, 0, -1, -1, -1]], np.int8), labels=[0], scores=[0.9])
+    >>> metric = AveragePrecision(1)
+    >>> metric.update(prediction, truth)
+    >>> round(metric.compute()["ap"], 3)  # 51 of the 101 recall points are reached
+    0.505
     """
 
     def __init__(self, classes: Classes | int, *, max_detections: int = 100) -> None:
@@ -87,7 +94,7 @@ class AveragePrecision:
         whole = precision[..., 0]
         at = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}  # rows of IoU thresholds
         out: dict[str, Any] = {name: nan_mean(whole[rows]) for name, rows in at.items()}
-        out |= {f"ap_{name}": nan_mean(precision[..., AREAS.index(name)]) for name in RANGES}
+        out |= {f"ap_{name}": nan_mean(precision[..., a]) for a, name in enumerate(RANGES) if name != "all"}
         out["ar"] = nan_mean(recall[..., 0])
         classes = range(self.num_classes)
         return out | {f"{n}_per_class": np.array([nan_mean(whole[r, ..., k]) for k in classes]) for n, r in at.items()}
@@ -110,10 +117,11 @@ class AveragePrecision:
         ordered = sorted(self.images, key=lambda image: (image.index is None, image.index or 0))
         truth, found = _coco(ordered, self.num_classes)
         if not truth["annotations"]:
-            k, a = self.num_classes, len(AREAS)
+            k, a = self.num_classes, len(RANGES)
             return np.full((10, 101, k, a), -1.0), np.full((10, k, a), -1.0)
-        judge = COCOeval_faster(COCO(truth), COCO(found), "segm", ranges=RANGES, print_function=_silent)
+        judge = COCOeval_faster(COCO(truth), COCO(found), "segm", print_function=_silent)
         judge.params.maxDets = [self.max_detections]
+        judge.params.areaRng, judge.params.areaRngLbl = list(RANGES.values()), list(RANGES)
         judge.evaluate()
         judge.accumulate()
         return np.asarray(judge.eval["precision"])[..., 0], np.asarray(judge.eval["recall"])[..., 0]
