@@ -28,7 +28,8 @@ LAYERS = (
     {"report"},
     {"training"},
     {"export", "prune", "listing"},
-    {"cli", "serve", "__main__"},
+    {"cli", "serve"},
+    {"__main__"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -118,9 +118,9 @@ def from_maps(instances: Any, class_map: Any, classes: Classes, *, void: int = 2
     """A map of instance ids [H, W], 0 for none, and a class map [H, W] of labels -> Segments, one layer.
 
     First the instances by rising id, `keys` being these; then a row per class for all other pixels, `keys` 0. Such a
-    row is a crowd where the class is a thing, since nobody told its objects apart. An instance has the class of most of its
-    pixels; instances of stuff are not told apart. `void` in the class map is UNKNOWN also inside an instance, -1 is
-    NOTHING. Raises DataError for maps of two sizes, for maps that are not of integers and for labels that are no class.
+    row is a crowd where the class is a thing, since nobody told its objects apart. An instance has the class of most of
+    its pixels; instances of stuff are not told apart. `void` in the class map is UNKNOWN also inside an instance, -1 is
+    NOTHING. Raises DataError for maps of two sizes, maps that are not of integers, and labels that are no class.
     """
     instances = np.asarray(instances)
     labels = Segments.from_class_map(class_map, void, num_classes=len(classes)).ids[0].cpu().numpy().astype(np.int64)

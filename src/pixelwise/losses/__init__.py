@@ -3,6 +3,7 @@
     pixel     cross_entropy, focal, ohem_cross_entropy, topk_cross_entropy
     region    dice, generalised_dice, log_cosh_dice, tversky, focal_tversky, lovasz_softmax
     boundary  boundary_loss, distance_maps
+    matched   the Hungarian set loss of `Queries`, which `criterion.criterion` chooses by the kind of output
     mix       parse("ce+0.5*dice") -> Mix, which gives {name: weighted loss}; names(), table()
     weights   class_weights(counts, rule) and its rules
 
@@ -10,6 +11,7 @@ Common to all: computed in float32 or better; void (`ignore_index`) reaches neit
 exactly 0 with zero gradient; an id that is neither class nor void raises DataError.
 """
 
+import pixelwise.losses.matched  # noqa: F401  # registers the loss of `Queries` with `criterion`
 from pixelwise.losses.boundary import boundary_loss, distance_maps
 from pixelwise.losses.mix import Mix, Term, names, parse, table
 from pixelwise.losses.pixel import cross_entropy, focal, ohem_cross_entropy, topk_cross_entropy
