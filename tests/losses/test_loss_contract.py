@@ -221,6 +221,12 @@ def test_unknown_ids_are_refused_by_name(form, logits, void_target):
     assert isinstance(caught.value, PixelwiseError)
 
 
+def test_a_negative_id_alone_is_refused(logits, target):
+    target[0, 0, 0] = -1
+    with pytest.raises(DataError, match=r"-1 \(1 pixels\)"):
+        losses.lovasz_softmax(logits, target)
+
+
 def test_many_unknown_ids_are_counted_not_listed(logits):
     with pytest.raises(DataError, match="and 182 more"):
         losses.dice(logits, torch.arange(192).reshape(1, 12, 16).expand(2, -1, -1))

@@ -166,16 +166,12 @@ def test_dice_does_not_overflow_in_half_precision():
     assert losses.dice(logits, torch.zeros(1, 1024, 1024, dtype=torch.uint8)).item() == pytest.approx(1 / 6)
 
 
-@pytest.mark.slow
-def test_dice_counts_on_past_16_million_pixels_of_a_class():
-    """One float32 cannot: 2^24 + 1 is 2^24."""
-    side = 4608  # 21 million pixels
-    logits = torch.zeros(1, 2, side, side)
-    logits[:, 0] = 2.0
+def test_dice_counts_on_in_a_class_of_millions_of_pixels():
+    """Added up one by one in float32, 0.88 at a time, four million pixels come out 5 per cent wrong."""
+    logits = torch.tensor([2.0, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, 1, 2**22)
     p = torch.tensor([2.0, 0.0]).softmax(0)[0].item()
-    expected = (1 - 2 * p / (p + 1)) / 2
-    target = torch.zeros(1, side, side, dtype=torch.uint8)
-    assert losses.dice(logits, target).item() == pytest.approx(expected, abs=1e-6)
+    value = losses.dice(logits, torch.zeros(1, 1, 2**22, dtype=torch.uint8))
+    assert value.item() == pytest.approx((1 - 2 * p / (p + 1)) / 2, abs=1e-6)
 
 
 # Log-cosh, focal Tversky, generalised Dice

@@ -115,8 +115,7 @@ def ohem_cross_entropy(
     losses = -log_p if weights is None else -log_p * weights[pixels.ids]
     with torch.no_grad():
         easy = torch.where(pixels.valid, log_p.exp(), 2.0).flatten()  # [P]; void sorts last
-        kept = easy < _raised(threshold, min_kept, easy, pixels.valid.sum())
-        kept &= pixels.valid.flatten()
+        kept = easy < _raised(threshold, min_kept, easy, pixels.valid.sum())  # never void: 2 is below no threshold
     return ratio(torch.where(kept, losses.flatten(), 0.0).sum(), kept.sum())
 
 

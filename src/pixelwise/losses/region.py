@@ -226,21 +226,22 @@ def _lovasz(probs: Tensor, ids: Tensor, valid: Tensor, classes: str, weights: Te
     for some in chosen.split(max(1, SORTED_AT_ONCE // len(ids))):
         truth = (ids == some.unsqueeze(1)) & valid  # [k, P]
         errors = torch.where(valid, (truth.to(probs.dtype) - probs[some]).abs(), 0.0)
-        of_class = (errors * _jaccard_slopes(errors.detach(), truth, valid)).sum(1)  # [k]
+        of_class = (errors * _jaccard_slopes(errors.detach(), truth)).sum(1)  # [k]
         losses.append((of_class if weights is None else of_class * weights[some]).sum())
     count = probs.new_full((), len(chosen)) if weights is None else weights[chosen].sum()
     return ratio(torch.stack(losses).sum(), count)
 
 
 @torch.no_grad()
-def _jaccard_slopes(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """The Lovasz extension's slope at each pixel, [k, P] in the pixels' own order; 0 at void.
+def _jaccard_slopes(errors: Tensor, truth: Tensor) -> Tensor:
+    """The Lovasz extension's slope at each pixel, [k, P] in the pixels' own order.
 
     Going down the sorted errors, each pixel joins the set of mistakes. With I the truth left outside that set and U the
     truth or mistakes, both after the step: a pixel of the truth lowers I by 1 and costs 1/U; any other raises U by 1
     and costs I/(U-1) - I/U = I / (U (U-1)). With no truth at all the first mistake costs 1 and the rest nothing.
+    Void comes with error 0 and outside the truth, so it ranks below every mistake and changes no slope that matters.
     """
-    order = torch.where(valid, errors, -1.0).argsort(1, descending=True)  # void last
+    order = errors.argsort(1, descending=True)
     ranked = truth.gather(1, order)
     met = ranked.cumsum(1, dtype=torch.int32)
     total = met[:, -1:]
@@ -249,7 +250,7 @@ def _jaccard_slopes(errors: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     union = (total + places - met).to(errors.dtype)
     costs = torch.where(ranked, 1 / union, left / (union * (union - 1)).clamp_min(1.0))
     costs = torch.where(total > 0, costs, (places == 1).to(errors.dtype))
-    return torch.zeros_like(errors).scatter_(1, order, costs).masked_fill_(~valid, 0.0)
+    return torch.zeros_like(errors).scatter_(1, order, costs)
 
 
 def _overlap(pixels: Pixels, per_image: bool) -> Overlap:
