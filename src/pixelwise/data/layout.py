@@ -116,7 +116,7 @@ def find_sources(root: Path, layout: Layout) -> list[Source]:
         if images is not None:
             sources.append(Source(images, _child(folder, layout.masks), _child(folder, layout.instances), split))
     if not sources and index(root, deep=False):
-        sources = [Source(root, root, None)]
+        sources = [Source(root, _child(root, layout.masks) or root, _child(root, layout.instances))]
     if not sources:
         raise DataError(_nothing_found(root, layout))
     return sources
@@ -151,7 +151,7 @@ def gather(root: Path, layout: Layout) -> Files:
     files = Files()
     for source in find_sources(root, layout):
         flat = source.images == source.masks
-        images = index(source.images, deep=not flat)
+        images = index(source.images, deep=source.images != root)
         masks = index(source.masks, deep=not flat) if source.masks else {}
         if flat:
             images, masks = _divide(images)

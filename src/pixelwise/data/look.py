@@ -47,10 +47,14 @@ class Seen:
 
 
 def look_at_maps(paths: Sequence[Path], colours: dict[Colour, int] | None, max_pixels: int = MAX_PIXELS) -> Seen:
-    """Counts the ids of some maps. Raises ImageError for a map that cannot be read."""
-    seen, pixels = Seen(of=len(paths)), 0
+    """Counts the ids of some maps. Those that cannot be read are left to `DataSet.read`, unless there is no other."""
+    seen, pixels, first_error = Seen(of=len(paths)), 0, None
     for path in some(paths):
-        ids = read_mask(path, colours, max_pixels=max_pixels)
+        try:
+            ids = read_mask(path, colours, max_pixels=max_pixels)
+        except ImageError as error:
+            first_error = first_error or error
+            continue
         seen.wide |= ids.dtype.itemsize > 1
         found, counts = np.unique(ids, return_counts=True) if ids.dtype.itemsize > 1 else _count_bytes(ids)
         seen.counts.update(dict(zip(found.tolist(), counts.tolist())))
@@ -60,6 +64,8 @@ def look_at_maps(paths: Sequence[Path], colours: dict[Colour, int] | None, max_p
             seen.palette = _palette(path)
         if pixels > LOOK_PIXELS:
             break
+    if first_error and not seen.files:
+        raise first_error
     return seen
 
 
@@ -70,9 +76,27 @@ def _count_bytes(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _palette(path: Path) -> dict[int, Colour]:
-    with Image.open(path) as image:
-        flat = image.getpalette() if image.mode == "P" else None
+    try:
+        with Image.open(path) as image:
+            flat = image.getpalette() if image.mode == "P" else None
+    except (OSError, ValueError, SyntaxError):  # told with its reason when the file is read
+        return {}
     return {i: tuple(flat[3 * i : 3 * i + 3]) for i in range(len(flat) // 3)} if flat else {}  # type: ignore[misc]
+
+
+def palette_note(paths: Sequence[Path], table: Table, notes: list[str]) -> None:
+    """Says when a mask's palette gives an index the colour of another class: one of the two is wrong."""
+    for path in some(paths, 1):
+        palette = _palette(path) if path.suffix.lower() == ".png" and path.stat().st_size else {}
+        names = dict(zip(table.classes.ids, table.classes.names))
+        for index, colour in palette.items():
+            other = table.colours.get(colour)
+            if index in names and other in names and other != index:
+                notes.append(
+                    f"{path.name} has index {index} ('{names[index]}') in the colour that the class table gives to "
+                    f"'{names[other]}'; ids are read as indices, so check that they are meant."
+                )
+                return
 
 
 def classes_from_maps(seen: Seen, notes: list[str]) -> tuple[Table, dict[int, int]]:

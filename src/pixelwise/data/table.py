@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from pixelwise.core.classes import Classes
 from pixelwise.errors import ConfigError, DataError
 
 Colour = tuple[int, int, int]
-NAMES = ("classes.txt", "classes.json", "class_names.txt", "labels.txt", "label_colors.txt")
+NAMES = ("classes.txt", "classes.json", "class_names.txt", "labels.txt")
 LINE = re.compile(
     r'(?P<index>-?\d+)\s+(?P<name>"[^"]+"|\S.*?)(?P<rgb>(?:\s+\d+){3})?(?:\s+(?P<word>thing|stuff|void|nothing))?'
 )
@@ -101,7 +102,9 @@ def _from_text(text: str) -> Table:
     if coloured and len(coloured) != len(kept):
         bare = next(name for _, name, colour, _ in kept if colour is None)
         raise DataError(f"some classes have a colour and '{bare}' has none; give all of them one, or none.")
-    twice = {row[2] for row in coloured if sum(row[2] == other[2] for other in coloured) > 1}
+    shared = Counter(
+        colour for _, _, colour, _ in rows
+    )  # such colours tell nothing, so colour masks with them are refused
     classes = Classes(
         names=tuple(name for _, name, _, _ in kept),
         things=tuple(name for _, name, _, word in kept if word == "thing"),
@@ -110,7 +113,7 @@ def _from_text(text: str) -> Table:
         void=tuple(dict.fromkeys(void)) or (255,),
         nothing=bool(nothing),
     )
-    colours = {} if twice else {colour: index for index, _, colour, _ in reversed(rows) if colour is not None}
+    colours = {colour: index for index, _, colour, _ in rows if colour is not None and shared[colour] == 1}
     told = any(word in ("thing", "stuff") for _, _, _, word in kept)
     return Table(classes=classes, nothing=nothing, colours=colours, told_things=told, told_void=bool(void))
 
@@ -121,6 +124,11 @@ def _row(number: int, line: str) -> tuple[int, str, Colour | None, str | None]:
         raise DataError(
             f"line {number} '{line}' is no class; expected `index name r g b`, then perhaps thing, stuff, void "
             "or nothing."
+        )
+    if re.match(r"\d+\s", match["name"]):
+        raise DataError(
+            f"line {number} '{line}': the name begins with a number; the order is `index name r g b` (quote the name "
+            "if it is meant)."
         )
     rgb = match["rgb"]
     colour = tuple(int(v) for v in rgb.split()) if rgb else None

@@ -26,7 +26,7 @@ def recognise(root: Path) -> bool:
 def open(
     root: Path,
     *,
-    classes: Classes | str | Path | None = None,
+    class_table: Classes | str | Path | None = None,
     channels: int | None = None,
     seed: int = 0,
     missing: Literal["refuse", "skip"] = "refuse",
@@ -34,17 +34,17 @@ def open(
 ) -> DataSet:
     """Opens a folder.
 
-    classes   what the ids mean: `Classes`, or the path of a classes.txt; None looks beside the data, then into it
-    channels  of every image; None takes the most that the images have
-    seed      of the split by name, where there is no other
-    missing   what to do with an image without mask in a split that has masks: "refuse" it, or "skip" it and say so
+    class_table  what the ids mean: `Classes`, or the path of a classes.txt; None looks beside the data, then into it
+    channels     of every image; None takes the most that the images have
+    seed         of the split by name, where there is no other
+    missing      what to do with an image without mask in a split that has masks: "refuse" it, or "skip" it and say so
     Raises DataError for what does not fit, naming the file.
     """
     return open_layout(
         Path(root),
         Layout(),
         "folder",
-        classes=classes,
+        classes=class_table,
         channels=channels,
         seed=seed,
         missing=missing,
@@ -59,6 +59,7 @@ class Format:
     known        what the ids mean where no class table lies beside the data
     object_void  ids of instance maps that are void
     void_colours colours of colour masks that are void
+    all_things   in a class table that marks no thing, all but id 0 are things
     signs        folders of which one set must be there for the format to recognise a root
     """
 
@@ -67,6 +68,7 @@ class Format:
     known: Classes
     object_void: tuple[int, ...] = ()
     void_colours: tuple[tuple[int, int, int], ...] = ()
+    all_things: bool = False
     signs: tuple[tuple[str, ...], ...] = ()
 
     def recognise(self, root: Path) -> bool:
@@ -76,7 +78,7 @@ class Format:
         self,
         root: Path,
         *,
-        classes: Classes | str | Path | None = None,
+        class_table: Classes | str | Path | None = None,
         channels: int | None = None,
         seed: int = 0,
         missing: Literal["refuse", "skip"] = "refuse",
@@ -86,7 +88,7 @@ class Format:
         root = Path(root)
         known = from_classes(self.known)
         known.colours.update(dict.fromkeys(self.void_colours, self.known.void[0]))
-        told = classes if classes is not None or find_table(root) else known
+        told = class_table if class_table is not None or find_table(root) else known
         return open_layout(
             root,
             self.layout,
@@ -97,6 +99,7 @@ class Format:
             missing=missing,
             max_pixels=max_pixels,
             void_objects=self.object_void,
+            all_things=self.all_things,
         )
 
 
@@ -111,6 +114,7 @@ def open_layout(
     missing: str,
     max_pixels: int,
     void_objects: tuple[int, ...] | None = None,
+    all_things: bool = False,
 ) -> DataSet:
     """Opens a root by a layout; the plain folder and every `Format` end here."""
     if missing not in ("refuse", "skip"):
@@ -121,6 +125,9 @@ def open_layout(
     splits, unpaired = paired(files, names, missing)
     records = [r for group in splits.values() for r in group]
     table = _told(root, classes, notes)
+    if table is not None and all_things and not table.told_things:
+        marked = tuple(n for n, key in zip(table.classes.names, table.classes.ids) if key != 0)
+        table = replace(table, classes=replace(table.classes, things=marked))
     reader = _reader(root, records, table, void_objects, max_pixels, notes)
     pictures = look.look_at_images([r.image for r in records], notes, max_pixels)
     both = any(r.semantic and r.instances for r in records)
@@ -211,6 +218,8 @@ def _reader(
                 notes.append("The masks hold 0 and 255 and the class table has the ids 0 and 1: 255 is read as 1.")
                 aliases = {255: 1}
             assert table is not None
+            if table.colours:
+                look.palette_note(maps, table, notes)
             if objects and not table.classes.things:
                 table = _things_under(records, Maps(table=table, aliases=aliases, max_pixels=max_pixels), void, notes)
         elif seen:

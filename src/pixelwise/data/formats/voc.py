@@ -32,6 +32,7 @@ FORMAT = Format(
     known=CLASSES,
     object_void=(255,),
     void_colours=(VOID_COLOUR,),
+    all_things=True,
     signs=(("JPEGImages", "SegmentationClass"),),
 )
 recognise = FORMAT.recognise
