@@ -77,6 +77,28 @@ def test_equals_trying_every_matching(seed: int, strict: bool) -> None:
     assert scores["accuracy_75"] == scores["accuracy_per_threshold"][5]
 
 
+def test_equals_stardist() -> None:
+    # frozen from stardist/stardist, matching.py, matching(truth, prediction, thresh): tp, fp, fn, accuracy, f1
+    frozen = {
+        0.1: (20, 3, 1, 0.8333333333333334, 0.9090909090909091),
+        0.3: (16, 7, 5, 0.5714285714285714, 0.7272727272727273),
+        0.5: (5, 18, 16, 0.1282051282051282, 0.22727272727272727),
+        0.7: (1, 22, 20, 0.023255813953488372, 0.045454545454545456),
+    }
+    y, x = np.mgrid[:40, :60]
+    truth = (y // 10) * 6 + x // 10 + 1
+    truth[truth % 7 == 0] = 0
+    prediction = ((y + 1) // 10 * 6 + (x + 2) // 12) % 25
+    prediction[(x * y) % 13 == 0] = 0
+    metric = InstanceF1(1, thresholds=tuple(frozen))
+    metric.update(*(Segments((ids - 1).astype(np.int8), [0] * 25) for ids in (prediction, truth)))
+    scores = metric.compute()
+    for i, (tp, fp, fn, accuracy, f1) in enumerate(frozen.values()):
+        assert metric.counts[:, i, 0].tolist() == [tp, fp, fn]
+        assert scores["accuracy_per_threshold"][i] == pytest.approx(accuracy, abs=1e-15)
+        assert scores["f1_per_threshold"][i] == pytest.approx(f1, abs=1e-15)
+
+
 def test_the_largest_matching_is_found_where_the_best_pair_first_would_miss_it() -> None:
     # the second prediction fits both objects, the first only the first one
     true = np.zeros((2, 1, 30), bool)
