@@ -186,7 +186,7 @@ def test_all_void_changes_nothing_and_nothing_at_all_is_nan() -> None:
 
 def test_a_class_may_be_void() -> None:
     maps = np.array([[0, 1, 0, 2]]), np.array([[0, 1, 1, 2]])
-    for sides in (maps, tuple(Segments.from_class_map(m, num_classes=3) for m in maps)):
+    for sides in (maps, (Segments.from_class_map(maps[0], num_classes=3), maps[1])):
         metric = ConfusionMatrix(3, ignore_index=0)
         metric.update(*sides)
         scores = metric.compute()
@@ -253,11 +253,21 @@ def test_a_thousand_classes() -> None:
     rng = np.random.default_rng(4)
     truth = rng.integers(0, 1000, (64, 64)).astype(np.int16)
     prediction = np.where(rng.random(truth.shape) < 0.5, truth, rng.integers(0, 1000, truth.shape))
+    metric = ConfusionMatrix(1000, ignore_index=None)
+    metric.update(prediction, truth)
+    np.testing.assert_array_equal(metric.compute()["confusion"], counted(prediction, truth.astype(int), 1000, -9))
     metric = ConfusionMatrix(1000)
     metric.update(prediction, truth)
-    metric.update(Segments.from_class_map(prediction), Segments.from_class_map(truth))
-    expected = counted(prediction, truth.astype(int), 1000, 255)
-    np.testing.assert_array_equal(metric.compute()["confusion"], 2 * expected)
+    np.testing.assert_array_equal(metric.compute()["confusion"], counted(prediction, truth.astype(int), 1000, 255))
+
+
+def test_void_of_integer_maps_is_no_void_of_segments() -> None:
+    truth = np.array([[254, 255, 256, 256]])
+    metric = ConfusionMatrix(300)
+    metric.update(np.array([[254, 255, 256, 0]]), Segments.from_class_map(truth, void=-2, num_classes=300))
+    scores = metric.compute()
+    assert scores["iou"][254:257].tolist() == [1.0, 1.0, 0.5]
+    assert scores["confusion"].sum() == 4
 
 
 def test_two_megapixels_are_counted_fast() -> None:

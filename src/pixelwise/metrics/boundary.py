@@ -11,18 +11,22 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
+from pixelwise.core.segments import Segments
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.metrics.histogram import divide, nan_mean
 from pixelwise.metrics.overlap import VOID, label_codes, look_up
 
 
-def label_maps(prediction: Any, truth: Any, num_classes: int, ignore_index: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def label_maps(
+    prediction: Any, truth: Any, num_classes: int, ignore_index: int | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """(prediction, truth) of each image, [H, W] int32: a class 0..K-1, K for none, VOID where the truth is unknown.
 
     Each side is Segments or labels [H, W] or [B, H, W]. Raises DataError for unequal shapes and ids that are no class.
     """
-    called, meaning_called = label_codes(prediction, num_classes, ignore_index, "prediction")
-    true, meaning_true = label_codes(truth, num_classes, ignore_index, "truth")
+    void = None if isinstance(truth, Segments) else ignore_index
+    called, meaning_called = label_codes(prediction, num_classes, void, "prediction")
+    true, meaning_true = label_codes(truth, num_classes, void, "truth")
     if called.shape != true.shape or called.ndim not in (2, 3):
         raise DataError(
             f"The prediction is {list(called.shape)}, the truth {list(true.shape)}; "
@@ -53,13 +57,13 @@ class _PerClass:
 
     rows: int  # how many counts a class has
 
-    def __init__(self, num_classes: int, ignore_index: int, share: float) -> None:
+    def __init__(self, num_classes: int, ignore_index: int | None, share: float) -> None:
         if num_classes < 1 or not 0 < share < 1:
             raise ConfigError(
                 f"{type(self).__name__} needs 1 class or more and a share of the image diagonal between 0 and 1; "
                 f"got {num_classes} and {share}."
             )
-        self.num_classes, self.ignore_index, self.share = int(num_classes), int(ignore_index), float(share)
+        self.num_classes, self.ignore_index, self.share = int(num_classes), ignore_index, float(share)
         self.counts = np.zeros((self.rows, num_classes), np.int64)
 
     def update(self, prediction: Any, truth: Any, index: int | None = None) -> None:
@@ -105,7 +109,7 @@ class BoundaryIoU(_PerClass):
 
     rows = 3
 
-    def __init__(self, num_classes: int, ignore_index: int = 255, *, ratio: float = 0.02) -> None:
+    def __init__(self, num_classes: int, ignore_index: int | None = 255, *, ratio: float = 0.02) -> None:
         super().__init__(num_classes, ignore_index, ratio)
 
     def _count(self, called: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -148,7 +152,7 @@ class BoundaryF(_PerClass):
 
     rows = 4
 
-    def __init__(self, num_classes: int, ignore_index: int = 255, *, tolerance: float = 0.0075) -> None:
+    def __init__(self, num_classes: int, ignore_index: int | None = 255, *, tolerance: float = 0.0075) -> None:
         super().__init__(num_classes, ignore_index, tolerance)
 
     def _count(self, called: np.ndarray, true: np.ndarray) -> np.ndarray:

@@ -27,8 +27,9 @@ class ConfusionMatrix:
     """Counts [K + 1, K + 1] int64: rows are the truth, columns the prediction.
 
     Row K is truth that is known to be nothing (Segments only); column K a prediction that is no class: NOTHING,
-    UNKNOWN, void or out of range. `ignore_index` marks unknown pixels in integer maps; where it is one of 0..K-1, that
-    class is void on both sides and its scores are NaN. Raises ConfigError when there is no class.
+    UNKNOWN, void or out of range. `ignore_index` marks unknown pixels where the truth is an integer map (None: there
+    are none); where it is one of 0..K-1, that class is void on both sides and its scores are NaN, so with more than 255
+    classes say another. Truth as Segments says itself what is unknown. Raises ConfigError when there is no class.
 
     >>> import numpy as np
     >>> matrix = ConfusionMatrix(2)
@@ -37,10 +38,10 @@ class ConfusionMatrix:
     [0.5, 0.5]
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+    def __init__(self, num_classes: int, ignore_index: int | None = 255) -> None:
         if num_classes < 1:
             raise ConfigError(f"ConfusionMatrix needs at least 1 class, got {num_classes}.")
-        self.num_classes, self.ignore_index = int(num_classes), int(ignore_index)
+        self.num_classes, self.ignore_index = int(num_classes), ignore_index
         self.counts = np.zeros((num_classes + 1, num_classes + 1), np.int64)
 
     def update(self, prediction: Any, truth: Any, index: int | None = None) -> None:
@@ -49,8 +50,9 @@ class ConfusionMatrix:
         `index` is taken because all metrics are called alike; sums do not depend on the order. Raises DataError when
         the shapes differ, or when the truth holds an id that is neither a class nor `ignore_index`.
         """
-        called, meaning_called = label_codes(prediction, self.num_classes, self.ignore_index, "prediction")
-        true, meaning_true = label_codes(truth, self.num_classes, self.ignore_index, "truth")
+        void = None if isinstance(truth, Segments) else self.ignore_index
+        called, meaning_called = label_codes(prediction, self.num_classes, void, "prediction")
+        true, meaning_true = label_codes(truth, self.num_classes, void, "truth")
         if called.shape != true.shape:
             raise DataError(f"The prediction is {list(called.shape)}, the truth {list(true.shape)}: not one size.")
         k = self.num_classes
@@ -95,21 +97,24 @@ class ConfusionMatrix:
         }
 
 
-def label_codes(side: Any, num_classes: int, ignore_index: int, what: str) -> tuple[Tensor, np.ndarray]:
+def label_codes(side: Any, num_classes: int, void: int | None, what: str) -> tuple[Tensor, np.ndarray]:
     """A map of codes from 0, and what each code means: 0..K-1 a class, K nothing, below 0 void.
 
-    `side` is Segments or a map of labels; a code may also mean STRANGE, an id that is no class. Where `what` is "truth"
-    a strange id that occurs raises DataError.
+    `side` is Segments or a map of labels, `void` the label that is none. A code may also mean STRANGE, an id that is no
+    class; where `what` is "truth" and such an id occurs, DataError is raised.
     """
     k = num_classes
     if isinstance(side, Segments):
-        meaning = np.concatenate([[VOID, k], checked_labels(side, k, what)])
-        return row_codes(side), np.where((meaning == ignore_index) & (meaning < k), VOID, meaning)
+        labels = checked_labels(side, k, what)
+        if void is not None:
+            labels = np.where(labels == void, VOID, labels)
+        return row_codes(side), np.concatenate([[VOID, k], labels])
     codes, ids = _compact(as_integers(side, what))
     meaning = np.where((ids >= 0) & (ids < k), ids, STRANGE)
-    meaning = np.where(ids == ignore_index, VOID, meaning)
+    if void is not None:
+        meaning = np.where(ids == void, VOID, meaning)
     if what == "truth":
-        _refuse(codes, ids, meaning, f"0..{k - 1} or the void id {ignore_index}")
+        _refuse(codes, ids, meaning, f"0..{k - 1}" + ("" if void is None else f" or the void id {void}"))
     return codes, meaning
 
 
