@@ -5,6 +5,7 @@ Both read one map of classes per side and hold no mask per class. Counts are poo
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import cv2
@@ -52,7 +53,7 @@ def near_edge(labels: np.ndarray, reach: int, *, border: bool) -> np.ndarray:
     return low != cv2.dilate(image, kernel, borderType=rule, borderValue=[top])
 
 
-class _PerClass:
+class _PerClass(ABC):
     """Integer counts per class that add up over images and processes."""
 
     rows: int  # how many counts a class has
@@ -82,8 +83,9 @@ class _PerClass:
             raise ConfigError(f"{mine} (classes, ignore_index, share of the diagonal) cannot take in {theirs}.")
         self.counts = self.counts + other.counts
 
+    @abstractmethod
     def _count(self, called: np.ndarray, true: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """[rows, K] counts of one image; `called` and `true` as in `label_maps`."""
 
     def _histogram(self, labels: np.ndarray) -> np.ndarray:
         """[K] how many of these labels are each class; what is no class is left out."""
