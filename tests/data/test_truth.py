@@ -193,6 +193,25 @@ def test_wide_class_maps(tmp_path: Path) -> None:
     assert len(data.classes) == 300
 
 
+def test_negative_instance_ids(tmp_path: Path) -> None:
+    write(tmp_path, instances=INSTANCES)
+    (tmp_path / "instances" / "a.png").unlink()
+    np.save(tmp_path / "instances" / "a.npy", np.where(INSTANCES == 7, -1, INSTANCES.astype(np.int64)))
+    with pytest.raises(DataError, match=r"a\.npy: the instance id -1 \(2 pixels below 0\)"):
+        read(tmp_path)
+
+
+def test_instance_ids_beyond_16_bits(tmp_path: Path) -> None:
+    write(tmp_path, semantic=CLASSES, instances=INSTANCES, table=TABLE)
+    _, narrow = read(tmp_path)
+    (tmp_path / "instances" / "a.png").unlink()
+    np.save(tmp_path / "instances" / "a.npy", INSTANCES.astype(np.int64) * 1_000_003)
+    _, wide = read(tmp_path)
+    np.testing.assert_array_equal(wide.ids, narrow.ids)
+    assert wide.keys is not None
+    assert wide.keys.tolist() == [0, 1_000_003, 7 * 1_000_003, 300 * 1_000_003]
+
+
 def test_ranges() -> None:
     assert _ranges((0, 1, 2, 3, 7, 9, 10)) == "0 to 3, 7, 9, 10"
     assert _ranges(()) == ""

@@ -64,7 +64,7 @@ class Maps:
     @cached_property
     def _small(self) -> np.ndarray:
         """[256] the same for 8-bit maps, in the type that `Segments.ids` wants."""
-        return self._lookup[:256].astype(np.int8 if len(self.table.classes) <= 127 else np.int16)
+        return _narrow(self._lookup[:256], len(self.table.classes))
 
     def labels(self, path: Path | None) -> np.ndarray:
         """[H, W] int8 or int16: label, NOTHING or UNKNOWN. Raises DataError for an id that no table knows."""
@@ -103,57 +103,62 @@ class Maps:
     # -- instance maps ------------------------------------------------------------------------------------------------
 
     def _ids(self, path: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The map of an instance file: ids [H, W], the ids found [n], and which of them each pixel has [H, W]."""
+        """An instance map as index [H, W], the ids found [n], and the table position[index] in 0..n-1."""
         assert path is not None
         ids = read_mask(path, max_pixels=self.max_pixels)
-        if ids.size and ids.min() >= 0 and ids.max() < 65536:
-            present = np.bincount(ids.ravel(), minlength=1) > 0
-            return ids, np.flatnonzero(present), (np.cumsum(present) - 1)[ids]
-        found, inverse = np.unique(ids, return_inverse=True)
-        return ids, found, inverse.reshape(ids.shape)
+        if ids.dtype.kind == "i" and ids.size and ids.min() < 0:
+            raise DataError(
+                f"{path}: the instance id {ids.min()} ({int((ids < 0).sum())} pixels below 0); ids count from 1, and 0 "
+                "is no object."
+            )
+        if ids.dtype.itemsize > 2:
+            found, index = np.unique(ids, return_inverse=True)
+            return index.reshape(ids.shape), found, np.arange(len(found))
+        present = np.bincount(ids.ravel()) > 0
+        return ids, np.flatnonzero(present), np.cumsum(present) - 1
 
     def objects(self, record: Record) -> Segments:
         """Truth from an instance map alone: 0 is nothing, or the class of id 0 where the table has one."""
-        ids, found, inverse = self._ids(record.instances)
-        classes = self.table.classes
-        label_of = {key: label for label, key in enumerate(classes.ids)}
-        ground = label_of.get(0, UNKNOWN if 0 in classes.void else NOTHING)
-        thing = next(iter(np.flatnonzero(classes.is_thing).tolist()), 0)
+        index, found, position = self._ids(record.instances)
         row = np.empty(len(found), np.int32)
         labels: list[int] = []
         keys: list[int] = []
         crowd: list[bool] = []
         for at, key in enumerate(found.tolist()):
-            if key in self.object_void:
-                row[at] = UNKNOWN
-                continue
-            if key == 0 and ground < 0:
-                row[at] = ground
-                continue
-            label = ground if key == 0 else thing
-            group = False
-            if self.carried and key:
-                bare = key < max(self.crowd_below, 1)
-                kind = key if bare else key // self.carried
-                if kind in classes.void or kind in self.table.nothing:
-                    row[at] = UNKNOWN if kind in classes.void else NOTHING
-                    continue
-                if kind not in label_of:
-                    self._strange_object(record, key, kind, int((ids == key).sum()))
-                label = label_of[kind]
-                group = bare and bool(classes.is_thing[label])
-            row[at] = len(labels)
-            labels.append(label)
-            keys.append(key)
-            crowd.append(group)
-        rows = torch.from_numpy(row[inverse]).to(smallest_int(len(labels)))
-        return Segments(rows, _int64(labels), crowd=torch.tensor(crowd, dtype=torch.bool), keys=_int64(keys))
+            label, group = self._meaning(key)
+            if label == STRANGE:
+                self._refuse_object(record, key, int((position[index] == at).sum()))
+            row[at] = len(labels) if label >= 0 else label
+            if label >= 0:
+                labels.append(label)
+                keys.append(key)
+                crowd.append(group)
+        ids = torch.from_numpy(_narrow(row, len(labels))[position][index])
+        return Segments(ids, _int64(labels), crowd=torch.tensor(crowd, dtype=torch.bool), keys=_int64(keys))
 
-    def _strange_object(self, record: Record, key: int, kind: int, count: int) -> None:
+    def _meaning(self, key: int) -> tuple[int, bool]:
+        """The label (or NOTHING, UNKNOWN, STRANGE) of an instance id, and whether it is a crowd."""
+        classes = self.table.classes
+        if key in self.object_void:
+            return UNKNOWN, False
+        if key == 0:
+            label = int(self._lookup[0])
+            return (NOTHING if label == STRANGE else label), False
+        if not self.carried:
+            return next(iter(np.flatnonzero(classes.is_thing).tolist()), 0), False
+        bare = key < self.crowd_below
+        kind = key if bare else key // self.carried
+        label = int(self._lookup[kind]) if kind < len(self._lookup) else STRANGE
+        return label, bare and label >= 0 and bool(classes.is_thing[label])
+
+    def _refuse_object(self, record: Record, key: int, count: int) -> None:
+        kind = key if key < self.crowd_below else key // self.carried
         raise DataError(
-            f"{record.instances}: the id {key} ({count} pixels) means class {kind}, which the class table does "
-            f"not know; it knows {_ranges(self.table.classes.ids)}."
+            f"{record.instances}: the id {key} ({count} pixels) means class {kind}, which the class table does not "
+            f"know; it knows {_ranges(self.table.classes.ids)}."
         )
+
+    # -- both ---------------------------------------------------------------------------------------------------------
 
     def panoptic(self, record: Record) -> Segments:
         """Stuff from the class map, things from the instance map.
@@ -161,44 +166,50 @@ class Maps:
         The class of an instance is the one under most of its pixels; more than `MIXED` of others is an error. Unknown
         in the class map stays unknown. Pixels of a thing class outside all instances are a crowd of that class.
         """
-        labels, found, inverse, counts, ground = self._overlap(record)
-        classes, n, k = self.table.classes, len(found), len(self.table.classes)
-        on_class = counts[~ground, 2:]  # [objects, K]
-        self._check_mixed(record, found[~ground], on_class)
-        owner = np.full(n, -1, np.int64)
-        owned = on_class.sum(1) > 0
-        objects = np.flatnonzero(~ground)[owned]
-        under = counts[ground, 2:].sum(0)  # class pixels outside all instances
-        bare = np.flatnonzero(under)
-        owner[objects] = len(bare) + np.arange(len(objects))
-        row_of_label = np.full(k + 2, -1, np.int64)
-        row_of_label[:2] = UNKNOWN, NOTHING
-        row_of_label[2 + bare] = np.arange(len(bare))
-        rows = np.where((owner[inverse] >= 0) & (labels != UNKNOWN), owner[inverse], row_of_label[labels + 2])
-        object_labels = on_class[owned].argmax(1)
-        crowd = np.concatenate([classes.is_thing[bare], np.zeros(len(objects), bool)])
+        classes = self.table.classes
+        pairs, counts, found = self._overlap(record)
+        ground = self._ground(found)
+        on_class = counts[:, 2:]  # [n, K] without UNKNOWN and NOTHING
+        self._check_mixed(record, found[~ground], on_class[~ground])
+        bare = np.flatnonzero(on_class[ground].sum(0))  # classes seen outside all instances
+        objects = np.flatnonzero(~ground & (on_class.sum(1) > 0))
+        row = np.empty_like(counts)  # [n, 2+K] the row of each pair of instance and label
+        row[:] = NOTHING
+        row[:, 2 + bare] = np.arange(len(bare))
+        row[objects] = len(bare) + np.arange(len(objects))[:, None]
+        row[:, 0] = UNKNOWN
+        labels = np.concatenate([bare, on_class[objects].argmax(1)])
         keys = np.concatenate([np.array(classes.ids, np.int64)[bare], found[objects]])
-        ids = torch.from_numpy(rows).to(smallest_int(len(keys)))
-        labels = np.concatenate([bare, object_labels])
+        crowd = np.concatenate([classes.is_thing[bare], np.zeros(len(objects), bool)])
+        ids = torch.from_numpy(_narrow(row.ravel(), len(labels))[pairs])
         return Segments(ids, _int64(labels), crowd=torch.from_numpy(crowd), keys=_int64(keys))
 
-    def _overlap(self, record: Record) -> tuple[np.ndarray, ...]:
-        """Labels [H, W]; ids found [n]; which each pixel has [H, W]; pixels by id and label [n, 2+K]; ground [n]."""
-        labels = self.labels(record.semantic).astype(np.int64)
-        _, found, inverse = self._ids(record.instances)
-        if inverse.shape != labels.shape:
+    def _ground(self, found: np.ndarray) -> np.ndarray:
+        """[n] bool: ids of the instance map that are no object."""
+        return (found == 0) | np.isin(found, self.object_void)
+
+    def _overlap(self, record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Each pixel's pair of instance and label [H, W], the pixels of each pair [n, 2+K], the instance ids found [n].
+
+        Pair number: position of the instance * (2+K) + label + 2, so that UNKNOWN is column 0 and NOTHING column 1.
+        """
+        labels = self.labels(record.semantic)
+        index, found, position = self._ids(record.instances)
+        if index.shape != labels.shape:
             raise DataError(
-                f"{record.instances} is {inverse.shape[1]} x {inverse.shape[0]} pixels, {record.semantic} is "
+                f"{record.instances} is {index.shape[1]} x {index.shape[0]} pixels, {record.semantic} is "
                 f"{labels.shape[1]} x {labels.shape[0]} (width x height); export them at one size."
             )
         k, n = len(self.table.classes), len(found)
-        counts = np.bincount((inverse * (k + 2) + labels + 2).ravel(), minlength=n * (k + 2)).reshape(n, k + 2)
-        return labels, found, inverse, counts, (found == 0) | np.isin(found, self.object_void)
+        pairs = (position * (k + 2) + 2).astype(np.int32)[index]
+        pairs += labels
+        counts = np.bincount(pairs.ravel(), minlength=n * (k + 2)).reshape(n, k + 2)
+        return pairs, counts, found
 
     def classes_under(self, record: Record) -> list[int]:
         """The labels that lie under most of some instance."""
-        _, _, _, counts, ground = self._overlap(record)
-        on_class = counts[~ground, 2:]
+        _, counts, found = self._overlap(record)
+        on_class = counts[~self._ground(found), 2:]
         return np.unique(on_class[on_class.sum(1) > 0].argmax(1)).tolist() if on_class.size else []
 
     def _check_mixed(self, record: Record, keys: np.ndarray, on_class: np.ndarray) -> None:
@@ -217,6 +228,11 @@ class Maps:
                     f"{record.instances}: the instance {key} ({area} pixels) lies on '{classes.names[label]}', which "
                     "is no thing; write the word `thing` behind that class in classes.txt, or remove it."
                 )
+
+
+def _narrow(rows: np.ndarray, count: int) -> np.ndarray:
+    """The same in the smallest integer that `Segments.ids` takes for `count` rows."""
+    return rows.astype(np.int8 if count <= 127 else np.int16 if count <= 32767 else np.int32)
 
 
 def _int64(values: list[int] | np.ndarray) -> Tensor:
