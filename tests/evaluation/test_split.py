@@ -13,7 +13,7 @@ from pixelwise.core.outputs import Dense
 from pixelwise.core.registry import create_model
 from pixelwise.core.sample import Preprocessing, Sample, image_tensor
 from pixelwise.core.segments import UNKNOWN, Segments
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError, ImageError
 from pixelwise.evaluation import evaluate_split
 from pixelwise.evaluation.model import full_metrics
 from pixelwise.metrics import ConfusionMatrix
@@ -195,6 +195,8 @@ def test_what_cannot_be_evaluated():
         evaluate_split(net, Blind(), [0], task, PLAIN)
     with pytest.raises(DataError, match="empty"):
         evaluate_split(net, Blocks(), [], task, PLAIN)
+    with pytest.raises(ConfigError, match="at least 1, got 0"):
+        evaluate_split(net, Blocks(), [0], task, PLAIN, batch_size=0)
     with pytest.raises(ConfigError, match="torchrun"):
         evaluate_split(net, Blocks(), [0, 1], task, PLAIN, world=2)
     with pytest.raises(ConfigError, match=r"miou"):
@@ -211,9 +213,28 @@ def run_of(task_name, rank=0, world=1):
     return scores, data.reads
 
 
+class Damaged(Blocks):
+    """Image 3, which only one of two processes reads, is broken."""
+
+    def read(self, number):
+        if number == 3:
+            raise ImageError("b.png", "is truncated")
+        return super().read(number)
+
+
+def failing(rank, world):
+    task, net = task_and_net("semantic")
+    try:
+        evaluate_split(net, Damaged(), range(len(SIZES)), task, PLAIN, rank=rank, world=world)
+    except ImageError as error:
+        return str(error)
+    return "nothing was said"
+
+
 def process(rank, world, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     found = {name: run_of(name, rank, world) for name in ("semantic", "instance", "panoptic")}
+    found["error"] = failing(rank, world)
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -221,6 +242,8 @@ def process(rank, world, folder):
 def test_two_processes_are_exactly_one(tmp_path):
     mp.spawn(process, args=(2, str(tmp_path)), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    # the image that one process could not read is said by both: none waits for counts that never come
+    assert [found["error"] for found in ranks] == ["b.png: is truncated"] * 2
     for name in ("semantic", "instance", "panoptic"):
         scores, _ = run_of(name)
         for rank in range(2):

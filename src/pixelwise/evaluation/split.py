@@ -16,7 +16,7 @@ from pixelwise.core.outputs import Output
 from pixelwise.core.sample import Preprocessing, Sample
 from pixelwise.core.segments import UNKNOWN, Segments
 from pixelwise.core.types import Metric, Task
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import ConfigError, DataError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
 from pixelwise.prediction.predictor import autocast
 from pixelwise.views import Joined, View, look, parse
@@ -59,35 +59,48 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
     """
     if not len(records):
         raise DataError("There is no image to evaluate: the split is empty.")
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}.")
     views = parse(tta)
     if loss is not None and views[0] != View():
         raise ConfigError("The loss is that of the plain view: put View() first in tta.")
     where = torch.device(device) if device is not None else next(net.parameters()).device
     tally = Tally([make() for make in (metrics or (task.metric,))])
+    failure: PixelwiseError | None = None
     training = net.training
     net.eval()
     try:
         for group in _groups(dataset, records, batch_size, workers, rank, world):
-            samples = [sample for _, sample in group]
-            images = preprocessing(torch.stack([s.image for s in samples]).to(where))
+            images = preprocessing(torch.stack([sample.image for _, sample in group]).to(where))
             with autocast(where, precision):
                 output = look(net, images, views)
-            truths = [task.view(s.truth) for s in samples if s.truth is not None]
-            for i, ((index, sample), truth) in enumerate(zip(group, truths)):
-                prediction = task.decode(output, i).to("cpu")
-                for metric in tally.metrics:
-                    metric.update(prediction, truth, index)
-                if per_image:
-                    tally.per_image[index] = sample.name, _score_alone(task, prediction, truth)
-                if on_image is not None:
-                    on_image(index, records[index], prediction, truth)
+            truths = _count(tally, output, group, records, task, on_image, per_image)
             if loss is not None:
                 _count_loss(tally, loss, output, truths, [index for index, _ in group], where)
-            tally.images += len(group)
+    except PixelwiseError as error:  # the other processes must hear of it, or they wait for this one's counts
+        failure = error
     finally:
         net.train(training)
-    scores = _summary(_gather(tally, world), len(records))
+    scores = _summary(_gather(tally, failure, world), len(records))
     return {k: v for k, v in scores.items() if k != "per_image" or per_image}
+
+
+def _count(tally: Tally, output: Output, group: Sequence[tuple[int, Sample]], records: Sequence[Any], task: Task,
+           on_image: OnImage | None, per_image: bool) -> list[Segments]:  # fmt: skip
+    """Counts each image of a batch; returns their truths as the task sees them."""
+    truths = []
+    for i, (index, sample) in enumerate(group):
+        assert sample.truth is not None
+        prediction, truth = task.decode(output, i).to("cpu"), task.view(sample.truth)
+        for metric in tally.metrics:
+            metric.update(prediction, truth, index)
+        if per_image:
+            tally.per_image[index] = sample.name, _score_alone(task, prediction, truth)
+        if on_image is not None:
+            on_image(index, records[index], prediction, truth)
+        truths.append(truth)
+    tally.images += len(group)
+    return truths
 
 
 def _score_alone(task: Task, prediction: Segments, truth: Segments) -> float:
@@ -138,16 +151,20 @@ def _pad_truth(truth: Segments, size: tuple[int, int]) -> Segments:
     return replace(truth, ids=ids)
 
 
-def _gather(tally: Tally, world: int) -> Tally:
-    """The counts of all ranks as one, the same everywhere."""
-    if world == 1:
-        return tally
-    if not dist.is_initialized() or dist.get_world_size() != world:
-        raise ConfigError(f"world={world} needs torch.distributed with as many processes; start with torchrun.")
-    tallies: list[Any] = [None] * world
-    dist.all_gather_object(tallies, tally)
-    total = tallies[0]
-    for other in tallies[1:]:
+def _gather(tally: Tally, failure: PixelwiseError | None, world: int) -> Tally:
+    """The counts of all ranks as one, the same everywhere; where a rank failed, all raise its error."""
+    if world > 1:
+        if not dist.is_initialized() or dist.get_world_size() != world:
+            raise ConfigError(f"world={world} needs torch.distributed with as many processes; start with torchrun.")
+        found: list[Any] = [None] * world
+        dist.all_gather_object(found, failure or tally)
+        failure = next((f for f in found if isinstance(f, PixelwiseError)), None)
+    else:
+        found = [tally]
+    if failure is not None:
+        raise failure
+    total = found[0]
+    for other in found[1:]:
         for mine, theirs in zip(total.metrics, other.metrics):
             mine.merge(theirs)
         total.losses |= other.losses
@@ -167,7 +184,7 @@ def _summary(tally: Tally, expected: int) -> dict[str, Any]:
             raise ConfigError(f"Two metrics give the scores {sorted(twice)}; choose one of them.")
         scores |= found
     if tally.losses:
-        names = next(iter(tally.losses.values()))
+        names = next(iter(tally.losses.values()))  # math.fsum is exact, so the order does not matter
         means = {n: math.fsum(v[n] for v in tally.losses.values()) / len(tally.losses) for n in names}
         scores["loss"] = math.fsum(means.values())
         scores |= {f"loss.{name}": value for name, value in means.items() if name}
