@@ -150,12 +150,21 @@ def _train(command: TrainSettings) -> int:
 
 
 def _evaluate(command: Evaluate) -> int:
+    from rich.console import Console
+
+    from pixelwise.data.dataset import open_data
     from pixelwise.evaluation import evaluate
+    from pixelwise.prediction import load
+    from pixelwise.report import examples_of_scores, write_evaluation_report
 
     out = command.out or command.model.parent / f"evaluation-{command.split}"
-    scores = evaluate(command.model, command.data, split=command.split, tta=command.tta, device=command.device,
-                      precision=command.precision, format=command.format, out=out, report=command.report)  # fmt: skip
-    scores.print()
+    data = open_data(command.data, command.format)
+    scores = evaluate(command.model, data, split=command.split, tta=command.tta, device=command.device,
+                      precision=command.precision, out=out)  # fmt: skip
+    Console().print(scores)
+    if command.report:
+        model = load(command.model, command.device, command.tta, precision=command.precision)
+        write_evaluation_report(scores, examples_of_scores(scores, model, data), out / "report.html")
     print(f"written to {out}")
     return 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.config import TrainSettings, to_dict
+from pixelwise.evaluation import Scores
 from pixelwise.report.runs import Run
 
 
@@ -23,8 +24,17 @@ def of_run(run: Run) -> list[tuple[str, str]]:
     ]
 
 
+def of_evaluation(scores: Scores) -> list[tuple[str, str]]:
+    """(what it does, command line) pairs."""
+    model, data = shlex.quote(scores.model), shlex.quote(scores.data)
+    return [
+        ("Repeat the evaluation", f"pixelwise evaluate {model} {data} --split {shlex.quote(scores.split)}"),
+        ("Segment your own images", f"pixelwise predict {model} photo.jpg folder/ --out out/"),
+    ]
+
+
 def train(settings: Mapping[str, Any]) -> str:
-    """The command that makes these settings: what differs from the defaults, by its dotted name; --out gets "-again"."""
+    """The command that makes these settings: what differs from the defaults, by its dotted name, into a new folder."""
     defaults = dict(_leaves(to_dict(TrainSettings(Path()))))
     words = ["pixelwise", "train", shlex.quote(str(settings.get("data", "DATA")))]
     for name, value in _leaves(settings):

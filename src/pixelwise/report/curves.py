@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pixelwise.core.classes import Classes
 from pixelwise.report.plots import SERIES, Chart, Line, line_chart, spark
-from pixelwise.report.runs import Run, is_number
+from pixelwise.report.runs import Run, is_number, number
 from pixelwise.report.tables import HEADLINES, name_of
 
 SPIKE = 25.0  # a loss that falls by more than this factor is drawn on a logarithmic axis
@@ -25,7 +25,7 @@ def training(run: Run) -> list[Chart]:
 def _place(run: Run, records: list[dict[str, Any]]) -> list[float]:
     """Where records lie on the x axis: in epochs where the log tells how long one is, else in steps."""
     factor = run.epochs_per_step() or 1.0
-    return [float(r["step"]) * factor if is_number(r.get("step")) else math.nan for r in records]
+    return [number(r.get("step")) * factor for r in records]
 
 
 def _x_label(run: Run) -> str:
@@ -35,8 +35,7 @@ def _x_label(run: Run) -> str:
 def _values(records: list[dict[str, Any]], key: str, inside: str | None = None) -> list[float]:
     """The numbers under a key; NaN where there is none."""
     holders = [r.get(inside) if inside else r for r in records]
-    found = [h.get(key) if isinstance(h, dict) else None for h in holders]
-    return [float(v) if is_number(v) else math.nan for v in found]
+    return [number(h.get(key)) if isinstance(h, dict) else math.nan for h in holders]
 
 
 def _losses(run: Run) -> Chart | None:
@@ -44,7 +43,8 @@ def _losses(run: Run) -> Chart | None:
     lines = [Line("training", x, raw, faint=True), Line("training, smoothed", x, smooth(raw))]
     if not run.steps:
         lines = [Line("training", _place(run, run.epochs), _values(run.epochs, "loss"))]
-    lines.append(Line("validation", _place(run, run.evaluations), _values(run.evaluations, "loss", "metrics"), 2, dots=True))
+    x, scored = _place(run, run.evaluations), _values(run.evaluations, "loss", "metrics")
+    lines.append(Line("validation", x, scored, 2, dots=True))
     finite = [v for line in lines for v in line.y if math.isfinite(v)]
     log = bool(finite) and min(finite) > 0 and max(finite) / min(finite) > SPIKE
     return line_chart("Loss", lines, x_label=_x_label(run), log=log)
@@ -53,6 +53,8 @@ def _losses(run: Run) -> Chart | None:
 def smooth(values: list[float]) -> np.ndarray:
     """Mean over a centred window of a fortieth of the curve; NaN are left out of it."""
     y = np.asarray(values, dtype=float)
+    if not len(y):
+        return y
     window = np.ones(max(1, len(y) // 40 * 2 + 1))
     known = np.isfinite(y)
     total = np.convolve(np.where(known, y, 0.0), window, "same")[: len(y)]
@@ -64,20 +66,22 @@ def _scores(run: Run) -> Chart | None:
     primary, best = run.primary(), run.best()
     keys = [primary, *(k for k in HEADLINES if k != primary)]
     known = [k for k in keys if any(is_number(e["metrics"].get(k)) for e in run.evaluations)][:4]
-    colours = [1, 3, 4, 5]
-    x = _place(run, run.evaluations)
-    lines = [Line(name_of(k)[0], x, _values(run.evaluations, k, "metrics"), c, dots=k == primary) for k, c in zip(known, colours)]
+    x, lines = _place(run, run.evaluations), []
+    for key, colour in zip(known, (1, 3, 4, 5)):
+        lines.append(Line(name_of(key)[0], x, _values(run.evaluations, key, "metrics"), colour, dots=key == primary))
     mark, note = None, ""
     if best is not None and is_number(best["metrics"].get(primary)):
         score = float(best["metrics"][primary])
         mark = (_place(run, [best])[0], score)
         note = f"The circle marks the weights that were kept: {name_of(primary)[0]} {100 * score:.1f} percent."
-    return line_chart("Scores on the validation split, percent", lines, x_label=_x_label(run), percent=True, mark=mark, note=note)
+    title = "Scores on the validation split, percent"
+    return line_chart(title, lines, x_label=_x_label(run), percent=True, mark=mark, note=note)
 
 
 def _rate(run: Run) -> Chart | None:
     records = run.steps or run.epochs
-    return line_chart("Learning rate", [Line("learning rate", _place(run, records), _values(records, "lr"), 4)], x_label=_x_label(run))
+    line = Line("learning rate", _place(run, records), _values(records, "lr"), 4)
+    return line_chart("Learning rate", [line], x_label=_x_label(run))
 
 
 def _terms(run: Run) -> Chart | None:
@@ -97,5 +101,6 @@ def sparks(run: Run, classes: Classes) -> list[Markup]:
     rows = [r for r in rows if isinstance(r, list) and len(r) == len(classes)]
     if len(rows) < 2:
         return []
-    table = np.array([[v if is_number(v) else math.nan for v in row] for row in rows])  # [evaluations, K]
-    return [spark(table[:, k], f"{name_of(primary)[0]} of {name} over the training") for k, name in enumerate(classes.names)]
+    table = np.array([[number(v) for v in row] for row in rows])  # [evaluations, K]
+    label = f"{name_of(primary)[0]} of {{}} over the training"
+    return [spark(table[:, k], label.format(name)) for k, name in enumerate(classes.names)]

@@ -44,7 +44,8 @@ def summary(statistics: Any, classes: Classes | None) -> Summary | None:
     if counts is not None and classes is not None and len(counts) == len(classes):
         shares = pixel_shares(counts, len(classes)) or [0.0] * len(classes)
         seen = images if images is not None else [0] * len(classes)
-        rows = [Row(*row) for row in zip(classes.names, map(css, classes.colours), shares, map(int, counts), map(int, seen))]
+        colours = map(css, classes.colours)
+        rows = [Row(*row) for row in zip(classes.names, colours, shares, map(int, counts), map(int, seen))]
     objects = told.get("objects")
     charts = []
     if isinstance(objects, (list, tuple)) and any(objects):
@@ -89,4 +90,5 @@ def _size_chart(sizes: list[tuple[int, int, int]]) -> list[Chart]:
         return []
     note = f"{sum(s[2] for s in sizes)} images in {len(sizes)} sizes"
     widths, heights = [s[1] for s in sizes], [s[0] for s in sizes]
-    return [scatter("Sizes of the images", widths, heights, x_label="width, pixels", y_label="height, pixels", note=note)]
+    title, x_label, y_label = "Sizes of the images", "width, pixels", "height, pixels"
+    return [scatter(title, widths, heights, x_label=x_label, y_label=y_label, note=note)]

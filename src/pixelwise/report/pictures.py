@@ -64,11 +64,11 @@ def draw(examples: Sequence[Example], classes: Classes) -> list[Figure]:
             break
     figures = []
     for example, views, codes in zip(examples, drawn, encoded):
-        shown = tuple(
-            (title, alt, "data:image/jpeg;base64," + base64.b64encode(code).decode(), picture.shape[1], picture.shape[0])
-            for (title, alt, picture), code in zip(views, codes)
-        )
-        figures.append(Figure(example.name, example.score, shown))
+        shown = []
+        for (title, alt, picture), code in zip(views, codes):
+            uri = "data:image/jpeg;base64," + base64.b64encode(code).decode()
+            shown.append((title, alt, uri, picture.shape[1], picture.shape[0]))
+        figures.append(Figure(example.name, example.score, tuple(shown)))
     return figures
 
 
@@ -113,7 +113,7 @@ def _small(picture: np.ndarray) -> np.ndarray:
 
 def _jpeg(picture: np.ndarray, quality: int) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0, optimize=True)
+    Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0)
     return file.getvalue()
 
 

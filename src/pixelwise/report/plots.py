@@ -16,16 +16,16 @@ SERIES = 6  # colours that the page's style names --series-1 .. --series-6
 _INK, _MUTED, _LINE = "#010101", "#020202", "#030303"  # stand for CSS variables until the SVG is written
 _THEME = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)"}
 _THEME |= {f"#0a000{i}": f"var(--series-{i})" for i in range(1, SERIES + 1)}
-_WIDTH, _HEIGHT = 5.2, 3.1  # inches of 72 units: text of 10 units stays legible at 330 pixels and pleasant at 560
+_WIDTH, _HEIGHT = 5.2, 3.1  # inches of 72 units: text of 10 is legible at 330 pixels and pleasant at 560
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: x and y of equal length (NaN leaves a gap); `faint` ones stand behind and have no entry in the key."""
+    """One curve: x and y [T] of equal length (NaN leaves a gap); `faint` ones stand behind and are in no key."""
 
     label: str
     x: Sequence[float]
-    y: Sequence[float]
+    y: Any
     colour: int = 1
     faint: bool = False
     dots: bool = False
@@ -93,7 +93,7 @@ def scatter(title: str, x: Sequence[float], y: Sequence[float], *, x_label: str,
     return Chart(title, _svg(figure, f"{title}: {note}"), (), note)
 
 
-def spark(values: Sequence[float], label: str) -> Markup:
+def spark(values: Any, label: str) -> Markup:
     """A curve the height of a line of text, for scores in 0..1; empty where fewer than two are finite."""
     y = np.asarray(values, dtype=float)
     points = [f"{i * 60 / max(1, len(y) - 1):.1f},{17 - v * 15:.1f}" for i, v in enumerate(y) if np.isfinite(v)]
@@ -141,7 +141,7 @@ def _svg(figure: Any, label: str) -> Markup:
     text = re.sub(r'(xlink:href="#|url\(#)', rf"\1{prefix}", text).replace("xlink:href", "href")
     for stand_in, variable in _THEME.items():
         text = text.replace(stand_in, variable)
-    return Markup(text.strip())  # noqa: S704  # matplotlib escapes every text that it writes
+    return Markup(text.strip())  # matplotlib escapes every text that it writes
 
 
 def _ends(line: Line, percent: bool) -> str:

@@ -19,8 +19,8 @@ class Run:
     """One training.
 
     about        what run.json holds: settings, versions, git, data...; empty where there is no such file
-    steps, epochs, evaluations   the records of log.jsonl by kind, in order of step; of a step done twice (a run that was
-                 killed and resumed) the later record
+    steps, epochs, evaluations   the records of log.jsonl by kind, in order of step; of a step done twice (a run that
+                 was killed and resumed) the later record
     unreadable   lines of the log that are no record, other than a cut last one
     """
 
@@ -33,14 +33,13 @@ class Run:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        settings = self.about.get("settings")
-        return settings if isinstance(settings, Mapping) else {}
+        return mapping(self.about, "settings")
 
     @property
     def seconds(self) -> float:
         """Time that the training has taken so far, NaN where no record says it."""
-        said = [float(r["seconds"]) for r in (*self.steps, *self.epochs, *self.evaluations) if is_number(r.get("seconds"))]
-        return max(said, default=math.nan)
+        said = [number(r.get("seconds")) for r in (*self.steps, *self.epochs, *self.evaluations)]
+        return max((s for s in said if s >= 0), default=math.nan)
 
     def primary(self) -> str:
         """The key of the score that picks the best model, as far as the run says it."""
@@ -51,7 +50,7 @@ class Run:
         return next((key for key in ("pq", "ap", "miou") if key in seen), "miou")
 
     def best(self) -> dict[str, Any] | None:
-        """The evaluation with the best primary score (the smallest loss where the run monitors that); None without one."""
+        """The evaluation with the best primary score (the smallest loss where the run monitors that)."""
         key, sign = ("loss", -1) if self.settings.get("monitor") == "loss" else (self.primary(), 1)
         scored = [e for e in self.evaluations if is_number(e["metrics"].get(key))]
         if scored:
@@ -61,8 +60,8 @@ class Run:
     def epochs_per_step(self) -> float:
         """What turns steps into epochs: evaluations stand at the end of one. 0 where the log does not tell."""
         for record in (*self.epochs, *self.evaluations):
-            step, epoch = record.get("step"), record.get("epoch")
-            if is_number(step) and is_number(epoch) and step > 0 and epoch > 0:
+            step, epoch = number(record.get("step")), number(record.get("epoch"))
+            if step > 0 and epoch > 0:
                 return epoch / step
         return 0.0
 
@@ -72,6 +71,17 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def number(value: Any) -> float:
+    """A finite number, NaN for everything else."""
+    return float(value) if is_number(value) else math.nan
+
+
+def mapping(holder: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The mapping under a key, {} where there is none."""
+    value = holder.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
 def read_run(folder: str | Path) -> Run:
     """Reads a run folder. Raises DataError when it is none, or when run.json is broken.
 
@@ -79,10 +89,12 @@ def read_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such run folder; expected the folder that `pixelwise train --out` made.")
+        raise DataError(f"{folder}: there is no such folder; expected one that `pixelwise train --out` made.")
     about, log = folder / "run.json", folder / "log.jsonl"
     if not about.is_file() and not log.is_file():
-        raise DataError(f"{folder}: holds neither run.json nor log.jsonl; expected the folder that `pixelwise train` made.")
+        raise DataError(
+            f"{folder}: holds neither run.json nor log.jsonl; expected a folder that `pixelwise train` made."
+        )
     run = Run(folder, _read_json(about) if about.is_file() else {})
     if not log.is_file():
         return run
@@ -102,7 +114,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path}: is not JSON ({error}). Restore it or remove it: the report is then made without.") from error
+        raise DataError(f"{path}: is not JSON ({error}). Restore it, or remove it to do without.") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}; expected an object of settings and versions.")
     return content

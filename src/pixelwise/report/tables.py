@@ -1,4 +1,4 @@
-"""Scores as a person reads them: headline numbers, a row per class, the confusion matrix, settings line by line."""
+"""Scores as a person reads them: headline numbers, a row per class, settings line by line."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ NAMES = {
     "fwiou": ("fwIoU", "IoU weighted by the share of pixels"),
     "boundary_iou": ("boundary IoU", "IoU of the strips along the borders"),
     "boundary_f": ("boundary F", "F-measure of the borders"),
+    "boundary_precision": ("boundary precision", "share of the answer's borders that are right"),
+    "boundary_recall": ("boundary recall", "share of the true borders that were found"),
     "pq": ("PQ", "panoptic quality: SQ x RQ"),
     "sq": ("SQ", "segmentation quality: mean IoU of matched segments"),
     "rq": ("RQ", "recognition quality: F1 of segments"),
@@ -43,9 +45,7 @@ NAMES = {
 }
 PRIMARY = ("pq", "ap", "miou")
 HEADLINES = ("pixel_accuracy", "mean_accuracy", "mdice", "fwiou", "sq", "rq", "pq_things", "pq_stuff", "ap50", "ap75",
-             "ar", "ap_small", "ap_medium", "ap_large", "boundary_iou", "miou_boundary", "mean_boundary_iou")  # fmt: skip
-CELLS = 40  # classes up to which the confusion matrix is a table; above it is a picture
-COUNTED = 20  # classes up to which its cells show counts too
+             "ar", "ap_small", "ap_medium", "ap_large", "boundary_iou", "boundary_f", "instance_f1")  # fmt: skip
 
 
 def absent() -> Markup:
@@ -72,8 +72,8 @@ def duration(seconds: float) -> str:
         return "–"
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
-    minutes, hours = round(seconds / 60), int(seconds // 3600)
-    return f"{minutes} min" if minutes < 60 else f"{hours} h {round(seconds / 60 - 60 * hours)} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def name_of(key: str) -> tuple[str, str]:
@@ -123,9 +123,11 @@ class ClassTable:
     means: list[Cell]
 
 
-def class_table(metrics: Mapping[str, Any], classes: Classes, shares: Sequence[float] | None = None) -> ClassTable | None:
+def class_table(
+    metrics: Mapping[str, Any], classes: Classes, shares: Sequence[float] | None = None
+) -> ClassTable | None:
     """Every metric that has a value per class; None when there is none. `shares` [K] of the pixels, 0..1."""
-    per_class = {k: v for k, v in metrics.items() if k != "confusion" and _is_row(v, len(classes))}
+    per_class = {k: v for k, v in metrics.items() if _is_row(k, v, len(classes))}
     if shares is None:
         shares = pixel_shares(metrics.get("confusion"), len(classes))
     if not per_class and shares is None:
@@ -142,7 +144,9 @@ def class_table(metrics: Mapping[str, Any], classes: Classes, shares: Sequence[f
     return ClassTable(columns, rows, means)
 
 
-def _is_row(value: Any, length: int) -> bool:
+def _is_row(key: str, value: Any, length: int) -> bool:
+    if key.endswith(("confusion", "_per_threshold")):  # as many thresholds as classes are no classes
+        return False
     if not isinstance(value, (list, tuple, np.ndarray)) or len(value) != length or not length:
         return False
     return all(v is None or isinstance(v, (int, float, np.integer, np.floating)) for v in value)
@@ -183,41 +187,6 @@ def pixel_shares(counts: Any, num_classes: int) -> list[float] | None:
     per_class = (table.sum(1) if table.ndim == 2 else table)[:num_classes]
     whole = table.sum()
     return (per_class / whole).tolist() if whole > 0 and len(per_class) == num_classes else None
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Rows are the truth, columns the prediction, `names` and `colours` of both; one cell is (share of the row, count, strength)."""
-
-    names: list[str]
-    colours: list[str]
-    cells: list[list[tuple[float, int, float]]]
-    counted: bool
-    worst: list[tuple[str, str, float, int]]  # truth, prediction, share, count: the commonest mistakes
-
-
-def confusion(counts: Any, classes: Classes) -> Confusion | None:
-    """The matrix [K+1, K+1] normalised by the truth; what is nothing is left out where it never occurs. None without one."""
-    if counts is None:
-        return None
-    table = np.asarray(counts, dtype=np.int64)
-    if table.ndim != 2 or table.shape[0] != table.shape[1] or not table.sum():
-        return None
-    names = [*classes.names, "nothing"][: len(table)]
-    colours = [*(css(c) for c in classes.colours), "#808080"][: len(table)]
-    if len(names) > len(classes) and not table[-1].sum() and not table[:, -1].sum():
-        table, names, colours = table[:-1, :-1], names[:-1], colours[:-1]
-    share = table / np.maximum(table.sum(1, keepdims=True), 1)
-    cells = [[(float(s), int(n), _strength(s)) for s, n in zip(*row)] for row in zip(share, table)]
-    wrong = np.where(np.eye(len(table), dtype=bool), 0, table)
-    order = [divmod(int(i), len(table)) for i in np.argsort(-wrong, axis=None, kind="stable")[:8]]
-    worst = [(names[t], names[p], float(share[t, p]), int(table[t, p])) for t, p in order if wrong[t, p]]
-    return Confusion(names, colours, cells, len(names) <= COUNTED + 1, worst)
-
-
-def _strength(share: float) -> float:
-    """How strongly a cell is tinted, 0..1: a square root, so that mistakes of a few percent are seen."""
-    return round(float(share) ** 0.5, 3)
 
 
 def lines(settings: Any, prefix: str = "") -> list[tuple[str, str]]:
