@@ -1,0 +1,105 @@
+"""CamVid from scratch: train on the 367 images alone, score the 233 test images at full size, pooled, void left out.
+
+    python benchmarks/camvid.py DATA --minutes 60                      the recipe below
+    python benchmarks/camvid.py DATA --minutes 8 --name no-lovasz -- --loss ce      one ingredient changed
+    python benchmarks/camvid.py --table                                results/camvid.md from the results at hand
+
+DATA is CamVid in the plain layout (images/, masks/, splits/, classes.txt; 480 x 360, 11 classes, void 11). Nothing else is
+seen: no pretrained weights, and the test split only at the end. The same commands as a user's; there is no special code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+RECIPE = {
+    "--model": "unet-folded",
+    "--loss": "ce+lovasz",
+    "--crop": "224 320",
+    "--batch-size": "8",
+    "--lr": "0.002",
+    "--transforms.rare-focus": "0.3",
+    "--evaluate-every": "20",
+    "--seed": "0",
+}
+
+
+def run(*words: str) -> None:
+    print("$ " + " ".join(words), flush=True)
+    subprocess.run([sys.executable, "-m", *words], check=True)
+
+
+def measure(data: Path, out: Path, minutes: float, name: str, model: str | None, extra: list[str]) -> None:
+    """Train, evaluate once plainly and once with the mirrored image, write one JSON file."""
+    if out.exists():
+        shutil.rmtree(out)
+    recipe = {**RECIPE, **({"--model": model} if model else {})}
+    recipe = {key: value for key, value in recipe.items() if key not in extra}
+    words = [part for key, value in recipe.items() for part in (key, *value.split())] + extra
+    begin = time.monotonic()
+    run("pixelwise", "train", str(data), "--out", str(out), "--minutes", f"{minutes:g}", *words)
+    spent = (time.monotonic() - begin) / 60
+    scores = {}
+    for label, tta in (("plain", []), ("mirrored", ["--tta", "flip"])):
+        folder = out / f"test-{label}"
+        run("pixelwise", "evaluate", str(out / "model.safetensors"), str(data), "--split", "test", "--out", str(folder), *tta)
+        scores[label] = json.loads((folder / "scores.json").read_text())
+    settings = json.loads((out / "run.json").read_text())
+    result = {"name": name, "date": date.today().isoformat(), "machine": settings["machine"], "minutes": round(spent, 1),
+              "command": " ".join(["pixelwise train DATA --minutes", f"{minutes:g}", *words]), "git": settings["git"],
+              "versions": settings["versions"], "scores": scores}  # fmt: skip
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"camvid-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def table() -> None:
+    """results/camvid.md from all results at hand."""
+    rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("camvid-*.json"))]
+    lines = ["# CamVid, 367 training images alone, 233 test images at 480 x 360, pooled IoU, void left out", ""]
+    lines += ["| run | minutes | mIoU | mirrored | accuracy | machine | date | command |", "|---|---|---|---|---|---|---|---|"]
+    for row in rows:
+        plain, mirrored = (row["scores"][k]["metrics"] for k in ("plain", "mirrored"))
+        cells = [row["name"], f"{row['minutes']}", f"{100 * plain['miou']:.1f}", f"{100 * mirrored['miou']:.1f}",
+                 f"{100 * mirrored['pixel_accuracy']:.1f}", row["machine"], row["date"], f"`{row['command']}`"]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "IoU per class, mirrored:", ""]
+    if rows:
+        names = rows[0]["scores"]["plain"]["classes"]
+        lines += ["| run | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+        for row in rows:
+            values = [f"{100 * v:.1f}" if v is not None else "-" for v in row["scores"]["mirrored"]["metrics"]["iou"]]
+            lines.append(f"| {row['name']} | " + " | ".join(values) + " |")
+    (RESULTS / "camvid.md").write_text("\n".join(lines) + "\n")
+    print(RESULTS / "camvid.md")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?", help="CamVid's folder")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--model", help="architecture, in place of the recipe's")
+    parser.add_argument("--name", default="unet", help="of the result's file")
+    parser.add_argument("--out", type=Path, help="run folder; runs/camvid-NAME by default")
+    parser.add_argument("--table", action="store_true", help="only write results/camvid.md")
+    words, extra = (sys.argv[1:], [])
+    if "--" in words:
+        at = words.index("--")
+        words, extra = words[:at], words[at + 1 :]
+    options = parser.parse_args(words)
+    if not options.table:
+        if options.data is None:
+            parser.error("DATA is missing: the folder of CamVid")
+        measure(options.data, options.out or Path("runs") / f"camvid-{options.name}", options.minutes, options.name, options.model, extra)
+    table()
+
+
+if __name__ == "__main__":
+    main()
