@@ -118,7 +118,10 @@ class Training:
             kept, dropped = load_weights_into(net, s.weights)
             say(f"weights   {s.weights}: kept {len(kept)} tensors, dropped {len(dropped)}" + (f": {', '.join(dropped)}" if dropped else ""))
         self.net: nn.Module = net.to(self.device, memory_format=torch.channels_last)
-        recipe = Recipe(parse(s.loss), weights_of(s, self.task, self.stats))
+        mix = parse(s.loss)
+        if s.class_weights != "none" and not mix.takes_class_weights:
+            raise ConfigError(f"--class-weights {s.class_weights}: no term of --loss {mix} takes them; add ce, focal, ohem or topk.")
+        recipe = Recipe(mix, weights_of(s, self.task, self.stats))
         self.objective = Supervised(self.preprocessing, recipe)
         plan = make_plan(s, self.dataset, self.stats, len(self.train_records), self.device, self.precision)
         self.plan: Plan = fit(plan, s, self.net, self.preprocessing, self.device, self.world.autocast, lambda o: o.logits.float().sum()
