@@ -203,7 +203,7 @@ def test_processes_evaluate_each_image_once(world: int) -> None:
     found = [names(list(load)) for load in loads]
     assert [len(load) for load in loads] == [-(-len(f) // 4) for f in found]
     assert found[0] == [f"im{i}" for i in range(0, 13, world)]
-    assert sorted(sum(found, [])) == sorted(f"im{i}" for i in range(13))
+    assert sorted(name for share in found for name in share) == sorted(f"im{i}" for i in range(13))
 
 
 def test_images_of_several_sizes_are_padded() -> None:
@@ -219,7 +219,7 @@ def test_balanced_shows_rare_classes_more_often() -> None:
     dataset = Pictures(rare=(3, 11))
     table = np.array([[True, True, r in dataset.rare] for r in range(20)])
     for options in ({}, {"class_table": table}, {"cache": True}):
-        load = loader(20, dataset, balanced=True, batch_size=5, **options)
+        load = loader(20, dataset, balanced=True, batch_size=5, transform=None, shuffle=True, **options)
         count = Counter(names(epochs(load, 30)))
         assert sum(count.values()) == 600
         # sqrt(1 / 0.1) = 3.16 against 1: 3.16 / (2 * 3.16 + 18) of all draws each

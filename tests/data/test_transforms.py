@@ -67,7 +67,9 @@ def classes_of(sample: Sample, void: int = 255) -> torch.Tensor:
 EVERYTHING = settings(rotation=15.0, elastic=2.0, blur=0.5, noise=0.02, vertical_flip=0.5, rare_focus=0.5)
 
 
-@pytest.mark.parametrize(("channels", "dtype"), [(1, np.uint8), (3, np.uint8), (7, np.uint8), (3, np.uint16), (5, np.uint16)])
+@pytest.mark.parametrize(
+    ("channels", "dtype"), [(1, np.uint8), (3, np.uint8), (7, np.uint8), (3, np.uint16), (5, np.uint16)]
+)
 def test_any_channels_and_depth(channels: int, dtype: type) -> None:
     sample = blocks(channels, dtype)
     before = sample.image.clone(), classes_of(sample).clone()
@@ -110,7 +112,7 @@ def test_values_change_and_truth_does_not(transform: Any) -> None:
 
 
 def test_flips_are_always_aligned() -> None:
-    """The textbook calls a random flip once on the image and once on the mask (defect 4): aligned in half of the cases."""
+    """The textbook flips the image and then, by another draw, the mask (defect 4): aligned in half of the cases."""
     rng = np.random.default_rng(0)
     marks = rng.integers(0, 6, (8, 10))
     sample = Sample(image_tensor(marks.astype(np.uint8)), Segments.from_class_map(marks, num_classes=6), "marks")
@@ -124,18 +126,24 @@ def test_flips_are_always_aligned() -> None:
 
 
 @pytest.mark.parametrize("values", [(0, 10), (0, 255)])
-@pytest.mark.parametrize("transform", [Resize((37, 53)), RandomScale(0.7, 0.7), RandomScale(1.3, 1.3), Rotation(30), Elastic(3)])
+@pytest.mark.parametrize(
+    "transform", [Resize((37, 53)), RandomScale(0.7, 0.7), RandomScale(1.3, 1.3), Rotation(30), Elastic(3)]
+)
 def test_no_new_ids(values: tuple[int, int], transform: Any) -> None:
     """The textbook resizes masks bilinearly (defect 3): 0 and 10 gave 2 and 8 as well."""
     labels = np.kron(np.array([[0, 1], [1, 0]]), np.ones((20, 30), int)) * values[1]
     resized = tv.resize(torch.from_numpy(labels)[None].float(), [37, 53], InterpolationMode.BILINEAR)
     assert not set(resized.round().unique().tolist()) <= set(values)
-    sample = Sample(image_tensor(labels.astype(np.uint8)), Segments.from_class_map(labels, void=-2, num_classes=256), "")
+    sample = Sample(
+        image_tensor(labels.astype(np.uint8)), Segments.from_class_map(labels, void=-2, num_classes=256), ""
+    )
     found = set(classes_of(run(transform, sample, 1), void=77).unique().tolist())
     assert set(values) <= found <= {*values, 77}
 
 
-@pytest.mark.parametrize("transform", [Rotation(45), Pad((120, 160)), RandomCrop((120, 160)), Elastic(8), RandomScale(0.5, 0.5)])
+@pytest.mark.parametrize(
+    "transform", [Rotation(45), Pad((120, 160)), RandomCrop((120, 160)), Elastic(8), RandomScale(0.5, 0.5)]
+)
 def test_padding_is_unknown_not_class_0(transform: Any) -> None:
     """Rotation fills masks with class 0 by default (defect 3)."""
     sample = blocks()
@@ -192,12 +200,16 @@ def road(height: int = 200, width: int = 300) -> Sample:
     labels = np.zeros((height, width), int)
     labels[:60] = 1
     labels[150:156, 40:46] = 2
-    return Sample(torch.zeros(3, height, width, dtype=torch.uint8), Segments.from_class_map(labels, num_classes=3), "road")
+    return Sample(
+        torch.zeros(3, height, width, dtype=torch.uint8), Segments.from_class_map(labels, num_classes=3), "road"
+    )
 
 
 def shares(transform: Any, sample: Sample, draws: int = 150) -> np.ndarray:
     """[draws, 4] share of each class, and of the unknown, in the crops."""
-    out = [np.bincount(classes_of(run(transform, sample, seed), 3).numpy().ravel(), minlength=4) for seed in range(draws)]
+    out = [
+        np.bincount(classes_of(run(transform, sample, seed), 3).numpy().ravel(), minlength=4) for seed in range(draws)
+    ]
     return np.array(out) / np.sum(out, axis=1, keepdims=True)
 
 
@@ -216,7 +228,9 @@ def sample_size(transform: Any, sample: Sample) -> tuple[int, int]:
     return run(transform, sample).size
 
 
-@pytest.mark.parametrize("before", [(), (RandomScale(0.5, 1.5),), (RandomScale(), Rotation(10), Elastic(3), Flip(0.5, 0.5))])
+@pytest.mark.parametrize(
+    "before", [(), (RandomScale(0.5, 1.5),), (RandomScale(), Rotation(10), Elastic(3), Flip(0.5, 0.5))]
+)
 def test_focus_shows_the_rare_class(before: tuple[Any, ...]) -> None:
     weights = (1.0, 2.0, 1000.0)
     free = shares(Chain((*before, RandomCrop((48, 48)))), road())[:, 2]
@@ -335,7 +349,9 @@ def forgets_the_truth(sample: Sample, rng: np.random.Generator, pick: Any) -> An
     return replace(sample, image=sample.image[:, :10])
 
 
-@pytest.mark.parametrize(("own", "reason"), [(broken, "nowhere"), (returns_nothing, "NoneType"), (forgets_the_truth, "(10, 120)")])
+@pytest.mark.parametrize(
+    ("own", "reason"), [(broken, "nowhere"), (returns_nothing, "NoneType"), (forgets_the_truth, "(10, 120)")]
+)
 def test_failure_names_transform_and_sample(own: Any, reason: str) -> None:
     with pytest.raises(DataError) as caught:
         run(Chain((Flip(), own)), blocks())
@@ -347,7 +363,7 @@ def test_own_pixelwise_errors_pass_untouched() -> None:
     def refuse(sample: Sample, rng: np.random.Generator, pick: Any) -> Sample:
         raise ConfigError("as I said")
 
-    with pytest.raises(ConfigError, match="^as I said$"):
+    with pytest.raises(ConfigError, match=r"^as I said$"):
         run(Chain((refuse,)), blocks())
 
 

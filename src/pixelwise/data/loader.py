@@ -130,18 +130,10 @@ class Loader:
 
     def __init__(self, items: Items, order: Order, *, workers: int = 0, pin: bool = True) -> None:
         self.items, self.order = items, order
-        self.epoch, self.step = 0, 0  # `step` batches of the epoch have been handed out
-        self._start = 0  # the batch that the next iteration begins with
-        self._loader = DataLoader(
-            items,
-            batch_sampler=_Batches(self),
-            collate_fn=_stack,
-            num_workers=workers,
-            worker_init_fn=_start_worker,
-            persistent_workers=workers > 0,
-            pin_memory=pin and torch.cuda.is_available(),
-            generator=torch.Generator(),  # else each epoch draws from the global one, and a resumed run would differ
-        )
+        self.step = 0  # so many batches of the epoch have been handed out
+        self._next = _Batches(order)
+        self.workers, self.pin = workers, pin and torch.cuda.is_available()
+        self._loader: DataLoader[Any] | None = None  # from the first iteration to `close`
 
     def __len__(self) -> int:
         """Batches of a whole epoch in this process."""
@@ -151,11 +143,15 @@ class Loader:
     def batch_size(self) -> int:
         return self.order.batch_size
 
+    @property
+    def epoch(self) -> int:
+        return self._next.epoch
+
     def set_epoch(self, epoch: int, start: int | None = None) -> None:
         """Goes to batch `start` of an epoch; without `start` to its first, or nowhere if it is the epoch at hand."""
         if start is not None or epoch != self.epoch:
-            self.step = self._start = int(start or 0)
-        self.epoch = int(epoch)
+            self.step = self._next.start = int(start or 0)
+        self._next.epoch = int(epoch)
 
     def state(self) -> dict[str, int]:
         """The position and what its meaning depends on, as plain numbers."""
@@ -171,40 +167,66 @@ class Loader:
                 )
         self.set_epoch(int(state["epoch"]), int(state["step"]))
 
+    def close(self) -> None:
+        """Ends the workers now; the next iteration starts new ones."""
+        self._loader = None
+
+    def _open(self) -> DataLoader[Any]:
+        return DataLoader(
+            self.items,
+            batch_sampler=self._next,
+            collate_fn=_stack,
+            num_workers=self.workers,
+            worker_init_fn=_start_worker,
+            persistent_workers=self.workers > 0,
+            pin_memory=self.pin,
+            generator=torch.Generator(),  # else each epoch draws from the global one, and a resumed run would differ
+        )
+
     def __iter__(self) -> Iterator[Batch]:
         self.items.store.fill()
-        self.step = self._start
+        self.step = self._next.start
+        if self._loader is None:
+            self._loader = self._open()
         try:
             for batch in self._loader:
                 if isinstance(batch, Failure):
-                    raise batch.error from None
+                    error = batch.error
+                    self.close()
+                    try:
+                        raise error from None
+                    finally:  # no circle from the error over this frame back to it: see `_Batches`
+                        del batch, error
                 self.step += 1
                 yield _with_tables(batch, torch.from_numpy)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except RuntimeError as ended:
+            if "DataLoader worker" not in str(ended):
                 raise
             raise MemoryLimitError(
-                f"A loading process ended without a word ({str(error).splitlines()[0]}): mostly memory, or shared "
+                f"A loading process ended without a word ({str(ended).splitlines()[0]}): mostly memory, or shared "
                 "memory (/dev/shm), ran out. Use fewer workers (0 needs no shared memory) or a smaller batch, or give "
                 "the container more shared memory."
-            ) from error
-        self.step = self._start = 0
-        self.epoch += int(self.order.shuffle)
+            ) from ended
+        self.step = self._next.start = 0
+        self._next.epoch += int(self.order.shuffle)
 
 
 class _Batches:
-    """The places of the loader's present epoch, batch by batch, from its start on."""
+    """The places of `epoch`, batch by batch, from batch `start` on.
 
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
+    It knows no loader: in a circle of references PyTorch's workers end by a timeout of 5 seconds each.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self.order, self.epoch, self.start = order, 0, 0
 
     def __iter__(self) -> Iterator[list[Place]]:
-        epoch = self.loader.epoch
-        for places in self.loader.order.batches(epoch, self.loader._start):
+        epoch = self.epoch
+        for places in self.order.batches(epoch, self.start):
             yield [Place(epoch, position, record) for position, record in places]
 
     def __len__(self) -> int:
-        return max(0, len(self.loader) - self.loader._start)
+        return max(0, self.order.steps - self.start)
 
 
 def _stack(items: list[Sample | Failure]) -> Batch | Failure:
