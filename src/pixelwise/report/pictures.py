@@ -20,7 +20,8 @@ from pixelwise.core.segments import Segments
 WIDTH, HEIGHT = 480, 640  # the largest picture, in pixels
 DRAWN = 2_000_000  # pixels at which overlays are drawn before they are made small
 BUDGET = 3_500_000  # bytes that all pictures may take
-QUALITIES = (88, 75, 60, 45)  # of JPEG; the first at which the pictures fit
+# quality of JPEG and size of the picture; the first at which all fit. The last is small enough for pure noise
+QUALITIES = ((88, 1.0), (75, 1.0), (60, 1.0), (60, 0.7), (45, 0.5))
 
 
 class Example(Protocol):
@@ -56,10 +57,10 @@ def best_and_worst(examples: Sequence[Example], count: int) -> tuple[list[Exampl
 
 def draw(examples: Sequence[Example], classes: Classes) -> list[Figure]:
     """Four pictures an example, at the best quality at which all of them fit into BUDGET bytes."""
-    drawn = [[(title, alt, _small(picture)) for title, alt, picture in _views(e, classes)] for e in examples]
+    drawn = [[(title, alt, _fitting(picture)) for title, alt, picture in _views(e, classes)] for e in examples]
     encoded: list[list[bytes]] = []
-    for quality in QUALITIES:
-        encoded = [[_jpeg(picture, quality) for _, _, picture in views] for views in drawn]
+    for quality, scale in QUALITIES:
+        encoded = [[_jpeg(_scaled(picture, scale), quality) for _, _, picture in views] for views in drawn]
         if sum(len(code) for codes in encoded for code in codes) * 4 / 3 <= BUDGET:
             break
     figures = []
@@ -102,11 +103,15 @@ def _contents(segments: Segments, classes: Classes) -> str:
     return ", ".join(classes.names[k] for k in order[:6]) or "nothing"
 
 
-def _small(picture: np.ndarray) -> np.ndarray:
+def _fitting(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
-    scale = min(1.0, WIDTH / width, HEIGHT / height)
+    return _scaled(picture, min(1.0, WIDTH / width, HEIGHT / height))
+
+
+def _scaled(picture: np.ndarray, scale: float) -> np.ndarray:
     if scale == 1.0:
         return picture
+    height, width = picture.shape[:2]
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
