@@ -32,7 +32,7 @@ def test_failure_leaves_the_old_file_and_no_leftover(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.parametrize(("number", "advice"), [(errno.ENOSPC, "make room"), (errno.EACCES, "another place")])
+@pytest.mark.parametrize(("number", "advice"), [(errno.ENOSPC, "make room"), (errno.EACCES, "another folder")])
 def test_system_errors_say_what_to_do(tmp_path, number, advice):
     with pytest.raises(OutputError, match=advice) as caught, atomic(tmp_path / "x.txt"):
         raise OSError(number, "the system says so")
@@ -42,7 +42,7 @@ def test_system_errors_say_what_to_do(tmp_path, number, advice):
 
 def test_a_file_where_a_folder_is_needed(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="folder is needed"), atomic(tmp_path / "file" / "x.txt"):
+    with pytest.raises(OutputError, match="not a folder"), atomic(tmp_path / "file" / "x.txt"):
         pass
 
 

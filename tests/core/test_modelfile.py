@@ -279,7 +279,7 @@ def test_header_of_absurd_length(path):
 
 def test_unwritable_folder(tmp_path, net):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="another place"):
+    with pytest.raises(OutputError, match="another folder"):
         save_model(tmp_path / "file" / "m.safetensors", net, make_card())
 
 
@@ -300,7 +300,7 @@ def test_disk_full_keeps_the_old_file(path, net):
     """
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
     assert "OutputError:" in done.stdout
-    assert "choose another place" in done.stdout
+    assert "choose another folder" in done.stdout
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 

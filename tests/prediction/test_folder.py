@@ -95,8 +95,10 @@ def test_instances_and_their_table(models, photos, tmp_path):
 
 
 def test_confidence(models, photos, tmp_path):
-    run = predict_folder(models["semantic"], photos / "a.png", tmp_path / "out", device="cpu", save=["confidence"])
-    found = np.asarray(Image.open(run.done[0][1][0])).astype(float) / 255
+    run = predict_folder(models["semantic"], photos / "a.png", tmp_path / "out", device="cpu", save=[],
+                         overlay=False, confidence=True)  # fmt: skip
+    ((_, (path,)),) = run.done
+    found = np.asarray(Image.open(path)).astype(float) / 255
     expected = load(models["semantic"], "cpu").output(photos / "a.png").probs(0).amax(0).numpy()
     assert np.abs(found - expected).max() <= 0.5 / 255 + 1e-6
 
@@ -135,7 +137,7 @@ def test_two_inputs_of_one_name(models, photos, tmp_path):
 
 def test_unwritable_output_is_said_before_the_first_image(models, photos, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="another place"):
+    with pytest.raises(OutputError, match="another folder"):
         predict_folder(models["semantic"], photos, tmp_path / "file" / "out", device="cpu", on_image=lambda *_: 1 / 0)
 
 
@@ -156,7 +158,7 @@ def test_disk_full_stops_with_advice(models, photos, tmp_path):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
         try:
-            predict_folder(model, sys.argv[2], sys.argv[3], save=["confidence"])
+            predict_folder(model, sys.argv[2], sys.argv[3])
         except OutputError as error:
             print("OutputError:", error)
     """

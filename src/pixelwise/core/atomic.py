@@ -11,25 +11,24 @@ from pathlib import Path
 
 from pixelwise.errors import OutputError, PixelwiseError
 
-REMEDIES = {
-    errno.ENOSPC: "The disk is full: make room or choose another place.",
-    errno.EDQUOT: "Your quota is used up: make room or choose another place.",
-    errno.EFBIG: "The file is larger than is allowed here: choose another place.",
-    errno.EACCES: "There is no permission to write there: choose another place or change the folder's permissions.",
-    errno.EPERM: "There is no permission to write there: choose another place or change the folder's permissions.",
-    errno.EROFS: "That disk is read-only: choose another place.",
-    errno.ENOTDIR: "A file stands where a folder is needed: choose another place.",
-    errno.EEXIST: "A file stands where a folder is needed: choose another place.",
-    errno.EISDIR: "A folder stands where the file is to go: choose another name.",
-    errno.ENAMETOOLONG: "The name is too long for this file system: choose a shorter one.",
+REASONS = {
+    errno.ENOSPC: "the disk is full; make room or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; make room or choose another folder",
+    errno.EFBIG: "the file is larger than is allowed there; choose another folder",
+    errno.EACCES: "there is no permission to write there; choose another folder",
+    errno.EPERM: "there is no permission to write there; choose another folder",
+    errno.EROFS: "the disk is read-only; choose another folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+    errno.EEXIST: "a part of the path is a file, not a folder; choose another folder",
+    errno.EISDIR: "there is a folder of that name; choose another name",
+    errno.ENAMETOOLONG: "the name is too long for this disk; choose a shorter one",
 }
 
 
 def output_error(path: str | Path, error: OSError) -> OutputError:
-    """The OutputError for a failed write: the file, the system's reason and what to do."""
-    reason = error.strerror or str(error) or type(error).__name__
-    remedy = REMEDIES.get(error.errno or 0, "Choose another place to write to.")
-    return OutputError(f"{path} cannot be written: {reason}. {remedy}")
+    """The OutputError for a failed write: the file, the reason and what to do."""
+    reason = REASONS.get(error.errno or 0, f"{error.strerror or error}; choose another folder")
+    return OutputError(f"{path} cannot be written: {reason}.")
 
 
 @contextmanager

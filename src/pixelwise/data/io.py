@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from pixelwise.core.atomic import atomic, output_error
 from pixelwise.data.decode import (
     ADVICE,
     CHANNELS,
@@ -167,52 +164,6 @@ def _colour_table(colours: tuple[tuple[tuple[int, int, int], int], ...]) -> np.n
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
-
-REMEDIES = {
-    errno.ENOSPC: "the disk is full; free some room or write elsewhere",
-    errno.EDQUOT: "the disk quota is used up; free some room or write elsewhere",
-    errno.EACCES: "no permission; choose a folder that you may write to",
-    errno.EPERM: "no permission; choose a folder that you may write to",
-    errno.EROFS: "the disk is read-only; choose another folder",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EISDIR: "there is a folder of that name",
-    errno.ENAMETOOLONG: "the name is too long",
-}
-
-
-def output_error(path: str | Path, error: OSError) -> OutputError:
-    """The OutputError for a failed write, with what to do."""
-    reason = REMEDIES.get(error.errno or 0, error.strerror or str(error))
-    return OutputError(f"{path} cannot be written: {reason}.")
-
-
-@contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; when the block ends well the file is renamed, else it is removed.
-
-    So `path` is either whole or as it was. Missing folders are made. Raises OutputError for any OSError.
-    """
-    path = Path(path)
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise output_error(path, error) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def write_png(path: str | Path, array: np.ndarray, palette: np.ndarray | None = None) -> None:

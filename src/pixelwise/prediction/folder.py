@@ -16,7 +16,7 @@ from pixelwise.errors import ImageError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
 from pixelwise.prediction.names import Job, plan
 from pixelwise.prediction.predictor import Predictor, load
-from pixelwise.prediction.writers import Answer, Writer, make_writers
+from pixelwise.prediction.writers import Answer, Writer, make_writers, usual
 from pixelwise.views import View
 
 
@@ -37,15 +37,17 @@ class PredictionRun:
 
 
 def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[str | Path], out: str | Path, *,
-                   save: Sequence[str] | None = None, device: str | torch.device | None = None,
+                   save: Sequence[str] | None = None, overlay: bool = True, confidence: bool = False,
+                   device: str | torch.device | None = None,
                    tta: str | Sequence[View] | None = None, precision: str = "fp32", max_pixels: int = MAX_PIXELS,
                    workers: int = 2,
                    on_image: Callable[[int, int, Path], None] | None = None) -> PredictionRun:  # fmt: skip
     """Predicts every image among `inputs`, files and folders mixed, and writes the answers below `out`.
 
     model     path of a model file, or a Predictor (which then has its own device, tta, precision and max_pixels)
-    save      kinds of files: "classes", "instances", "panoptic", "overlay", "confidence"; None: those usual for the
-              model's task. Each has its folder below `out`; see `writers` for their formats and `names` for the names.
+    save      kinds of maps: "classes", "instances", "panoptic"; None: the one usual for the model's task
+    overlay, confidence   whether these pictures are written as well
+              Each kind has its folder below `out`; see `writers` for their formats and `names` for the names.
     workers   threads that decode images in advance
     on_image  called (number done, number in all, image) after each image
     An image that cannot be read, or does not fit in memory, is in `failed` with its reason and the others are done.
@@ -57,7 +59,8 @@ def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[
         predictor = model
     else:
         predictor = load(model, device, tta, precision=precision, max_pixels=max_pixels)
-    writers = make_writers(None if save is None else tuple(save), predictor.task, out)
+    pictures = [kind for kind, wanted in (("overlay", overlay), ("confidence", confidence)) if wanted]
+    writers = make_writers([*(usual(predictor.task) if save is None else save), *pictures], predictor.task, out)
     _try_writing(out)
     jobs, failed = plan(inputs, out)
     done: list[tuple[Path, tuple[Path, ...]]] = []

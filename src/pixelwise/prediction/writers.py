@@ -6,6 +6,7 @@ Each kind has a folder of its own below `out`, so that a folder of class maps ca
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -215,18 +216,20 @@ USUAL = {"semantic": ("classes",), "instance": ("instances",), "panoptic": ("pan
 TASKS = {"instances": ("instance", "panoptic"), "panoptic": ("panoptic",)}  # kinds that only some tasks answer
 
 
-def make_writers(save: tuple[str, ...] | None, task: Task, out: Path) -> list[Writer]:
-    """The writers by name; None: the task's usual ones.
+def usual(task: Task) -> tuple[str, ...]:
+    """The maps that a model of this task is asked for."""
+    return USUAL[task.name]
 
-    Raises ConfigError for a name that is unknown or foreign to the task.
-    """
-    for kind in save or ():
+
+def make_writers(kinds: Sequence[str], task: Task, out: Path) -> list[Writer]:
+    """The writers by name. Raises ConfigError for a name that is unknown or foreign to the task."""
+    for kind in kinds:
         if kind not in KINDS:
             raise ConfigError(f"There is no kind of answer '{kind}' to save; {nearest(kind, KINDS)}")
         if task.name not in TASKS.get(kind, (task.name,)):
             fitting = " or ".join(TASKS[kind])
             raise ConfigError(f"'{kind}' is for models of the task {fitting}; this one's task is {task.name}.")
-    return [KINDS[kind](out, task.classes) for kind in dict.fromkeys(save or (*USUAL[task.name], "overlay"))]
+    return [KINDS[kind](out, task.classes) for kind in dict.fromkeys(kinds)]
 
 
 def _write_json(path: Path, content: Any) -> None:
