@@ -196,6 +196,15 @@ def test_truncated_jpeg_with_a_whole_thumbnail(tmp_path: Path, photo: np.ndarray
         read_image(path)
 
 
+def test_animation(tmp_path: Path, photo: np.ndarray) -> None:
+    frames = [Image.fromarray(photo), Image.fromarray(255 - photo)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match="animation of 2 pictures"):
+        read_image(tmp_path / "a.gif")
+    frames[0].save(tmp_path / "b.gif")
+    assert read_image(tmp_path / "b.gif").shape == photo.shape
+
+
 def test_flipped_bit_in_png(tmp_path: Path, photo: np.ndarray) -> None:
     path = tmp_path / "a.png"
     write_png(path, photo)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,14 @@ class DataSet:
             sizes = ", ".join(f"{name} ({len(records)} images)" for name, records in self.splits.items())
             raise DataError(f"{self.root} has no split '{split}'; {nearest(split, self.splits)}. There are: {sizes}.")
         return self.splits[split]
+
+    def without_instances(self) -> DataSet:
+        """The same with the class maps alone where there are any: several times faster to read, for semantic tasks."""
+
+        def plain(record: Record) -> Record:
+            return replace(record, instances=None) if record.semantic else record
+
+        return replace(self, splits={split: tuple(map(plain, group)) for split, group in self.splits.items()})
 
     def read(self, record: Record) -> Sample:
         """Image and truth, checked against each other.

@@ -245,8 +245,12 @@ def _check_jpeg(path: Path, data: bytes) -> None:
 
 def decode(path: Path, data: bytes, image: Image.Image, header: Header) -> np.ndarray:
     """Stored pixels, unturned: [H, W] or [H, W, C] uint8 or uint16, alpha last where there is one."""
+    if getattr(image, "is_animated", False) and header.format not in ("TIFF", "MPO"):
+        raise ImageError(path, f"is an animation of {getattr(image, 'n_frames', 2)} pictures; expected one.")
     if header.format == "PNG":
         _check_png(path, data)
+        if header.mode == "RGB" and header.dtype == "uint8":  # a third faster than Pillow
+            return _opencv(path, data, cv2.IMREAD_COLOR_RGB)
     if header.format in ("JPEG", "MPO"):
         _check_jpeg(path, data)
         if header.mode in ("L", "RGB"):  # twice as fast as Pillow, to the same values

@@ -271,7 +271,11 @@ def split_files(root: Path, layout: Layout, files: Files, seed: int) -> dict[str
     lists = find_lists(root, layout)
     if lists:
         splits = {split: read_list(path, files) for split, path in lists.items()}
-        left = len(files.images) - len({name for names in splits.values() for name in names})
+        listed = Counter(name for names in splits.values() for name in names)
+        twice = [name for name, count in listed.items() if count > 1]
+        if twice:
+            files.notes.append(f"{len(twice)} images stand in several split lists, the first '{twice[0]}'.")
+        left = len(files.images) - len(listed)
         if left:
             files.notes.append(f"{left} images stand in no split list and are left out.")
         return _ordered(splits)

@@ -103,6 +103,14 @@ def test_split_list_naming_a_missing_file(tmp_path: Path) -> None:
         open_data(tmp_path)
 
 
+def test_an_image_in_two_lists_is_said(tmp_path: Path) -> None:
+    plain(tmp_path)
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "train.txt").write_text("a\nb\n")
+    (tmp_path / "splits" / "val.txt").write_text("b\nc\n")
+    assert "1 images stand in several split lists, the first 'b'." in open_data(tmp_path).notes
+
+
 def test_ambiguous_short_name_in_a_list(tmp_path: Path) -> None:
     """'1' could be x/1 or y/1: the list must say which."""
     plain(tmp_path, ("x/1", "y/1"))
@@ -417,6 +425,19 @@ def test_unreadable_files_are_left_to_read(tmp_path: Path) -> None:
             faults[record.name] = error.reason
     assert set(faults) == {"a", "b"}
     assert "0 bytes" in faults["a"]
+
+
+def test_without_instances(tmp_path: Path) -> None:
+    plain(tmp_path, ("a",))
+    write_png(tmp_path / "instances" / "a.png", np.where(IDS == 2, 40, 0).astype(np.uint8))
+    data = open_data(tmp_path)
+    whole, flat = data.read(next(iter(data))), data.without_instances().read(next(iter(data.without_instances())))
+    assert whole.truth is not None
+    assert flat.truth is not None
+    np.testing.assert_array_equal(whole.truth.class_map(), flat.truth.class_map())
+    assert flat.truth.labels.tolist() == [0, 1, 2]
+    assert whole.truth.keys is not None
+    assert 40 in whole.truth.keys.tolist()
 
 
 def test_data_set_pickles(tmp_path: Path) -> None:
