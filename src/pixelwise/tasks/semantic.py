@@ -35,8 +35,8 @@ class Semantic:
 
 
 def by_class(truth: Segments, count: int) -> Segments:
-    """The same pixels with one row per class 0..count-1; where segments overlap the lower layer wins."""
-    same = len(truth) == count and len(truth.ids) == 1 and truth.kind is None
+    """The same pixels with one row per class 0..count-1, none of them a crowd; where segments overlap the lower wins."""
+    same = len(truth) == count and len(truth.ids) == 1 and truth.kind is None and not bool(truth.crowd.any())
     if same and bool((truth.labels == torch.arange(count, device=truth.labels.device)).all()):
         return truth
     lookup = torch.cat([truth.labels, truth.labels.new_tensor([UNKNOWN, NOTHING])]).to(smallest_int(count))
