@@ -138,6 +138,15 @@ def test_a_score_equal_to_the_threshold_is_answered():
     assert len(make_task("instance", classes, score=0.71).decode(output, 0)) == 0
 
 
+def test_an_output_may_limit_its_instances():
+    classes = Classes(names=["car", "person"], things=["car", "person"])
+    masks, scores = np.ones((3, 1, 2), bool), [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]
+    task = make_task("instance", classes)
+    assert len(task.decode(given(masks, scores, Merge("argmax")), 0)) == 6
+    found = task.decode(given(masks, scores, Merge("argmax", best=2)), 0)
+    assert found.scores.tolist() == pytest.approx([0.6, 0.5])
+
+
 def test_soft_masks_scale_an_instances_score():
     classes = Classes(names=["car", "person"], things=["car", "person"])
     output = given([[[0.9, 0.7, 0.2]]], [[0.5, 0.4]], Merge("argmax"))

@@ -51,13 +51,15 @@ class Merge:
                `overlap` of its own mask is left (Cheng et al. 2021, 2107.06278). Pixels where its mask is below 0.01,
                which no answer can show, are not counted as left.
     partition  the candidates do not overlap; all are kept, and what none covers is known to be nothing
-    Stuff segments below `stuff_area` pixels become unknown.
+    Stuff segments below `stuff_area` pixels become unknown. `best`: as instances at most so many are answered, 0 for
+    the task's own limit; where every pair of query and class is one, masks repeat and each takes a layer.
     """
 
     rule: Literal["paint", "argmax", "partition"]
     overlap: float = 0.5
     score: float = 0.5
     stuff_area: int = 0
+    best: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,13 +213,14 @@ class Queries:
 
     masks    [B, Q, h, w] logits on the net's grid
     classes  [B, Q, K+1] logits; the last stands for "no segment"
+    merge    Mask2Former's: 0.8 for score and overlap, the best 100 pairs of query and class as instances
     """
 
     masks: Tensor
     classes: Tensor
     frames: tuple[Frame, ...] = ()
     align_corners: bool = False
-    merge: Merge = field(default_factory=lambda: Merge("argmax", overlap=0.8, score=0.8))
+    merge: Merge = field(default_factory=lambda: Merge("argmax", overlap=0.8, score=0.8, best=100))
     aux: tuple[tuple[str, float, Any], ...] = ()
 
     def __post_init__(self) -> None:

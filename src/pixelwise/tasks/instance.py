@@ -22,7 +22,7 @@ class Instance:
     source    the classes of the data; those of the task are the things among them
     score     objects whose own score (class score x mask quality) is below it are not answered
     min_area  objects below it, in pixels, are not answered
-    keep      at most so many objects an image, the best ones
+    keep      at most so many objects an image, the best ones; an output may know a lower limit (`Merge.best`)
     Raises ConfigError when the data has no things.
     """
 
@@ -62,7 +62,8 @@ class Instance:
         value = scores[q, label]
         fits = areas[q] >= max(1, self.min_area)
         q, label, value = q[fits], label[fits], value[fits]
-        best = np.argsort(-value, kind="stable")[: self.keep]
+        limit = min(self.keep, found.merge.best or self.keep)
+        best = np.argsort(-value, kind="stable")[:limit]
         return Segments.from_windows(
             found.boxes[q[best]], [crops[j] for j in q[best]], label[best], found.size, scores=value[best]
         )
