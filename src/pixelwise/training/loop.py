@@ -258,7 +258,7 @@ class Training:
             begin = time.monotonic()
             wants_loss = self.settings.monitor == "loss"
             scores = evaluate_split(self.scored, self.dataset, self.val_records, self.task, self.preprocessing, device=self.device,
-                                    precision={"fp32": "float32"}.get(self.precision, self.precision), workers=self.plan.workers, rank=self.world.rank,
+                                    precision=self.precision, workers=self.plan.workers, rank=self.world.rank,
                                     world=self.world.size, loss=self._loss if wants_loss else None)  # fmt: skip
             at.last_evaluation = time.monotonic() - begin
             key = self.task.primary
