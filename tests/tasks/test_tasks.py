@@ -36,6 +36,11 @@ def test_semantic_sees_one_row_per_class():
     assert again is seen
 
 
+def test_semantic_sees_no_crowd():
+    dense = Segments(np.array([[0, 1, 2, 3]], np.int8), [0, 1, 2, 3], crowd=CLASSES.is_thing)  # a class map of things
+    assert not bool(make_task("semantic", CLASSES).view(dense).crowd.any())
+
+
 def test_instance_sees_things_alone_under_its_own_labels():
     task = make_task("instance", CLASSES)
     assert task.classes.names == ("car", "person")

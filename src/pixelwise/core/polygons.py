@@ -220,7 +220,6 @@ def _union(parts: Sequence[Any], size: Sequence[int]) -> Window:
 
 
 def _code_window(code: Mapping[str, Any], size: Sequence[int]) -> Window:
-    single = rle.from_rle([code], [0], size)
-    boxes, crops = single.windows()
-    x0, y0, x1, y1 = boxes[0].tolist()
-    return (x0, y0, x1, y1), crops[0]
+    if list(code["size"]) != list(size):
+        raise DataError(f"run-length code is for {list(code['size'])}, the image has {list(size)} (height, width).")
+    return rle.decode_window(code)
