@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -152,20 +152,25 @@ def _train(command: TrainSettings) -> int:
 def _evaluate(command: Evaluate) -> int:
     from rich.console import Console
 
+    from pixelwise.core.atomic import atomic
     from pixelwise.data.dataset import open_data
     from pixelwise.evaluation import evaluate
     from pixelwise.prediction import load
-    from pixelwise.report import examples_of_scores, write_evaluation_report
 
     out = command.out or command.model.parent / f"evaluation-{command.split}"
+    model = load(command.model, command.device, command.tta, precision=command.precision)
     data = open_data(command.data, command.format)
-    scores = evaluate(command.model, data, split=command.split, tta=command.tta, device=command.device,
-                      precision=command.precision, out=out)  # fmt: skip
+    scores = replace(evaluate(model, data, split=command.split), model=str(command.model))
+    with atomic(out / "scores.json") as part:
+        part.write_text(json.dumps(scores.to_dict(), indent=1, allow_nan=False), encoding="utf-8")
     Console().print(scores)
+    print(f"scores    {out / 'scores.json'}")
     if command.report:
-        model = load(command.model, command.device, command.tta, precision=command.precision)
-        write_evaluation_report(scores, examples_of_scores(scores, model, data), out / "report.html")
-    print(f"written to {out}")
+        from pixelwise.report import examples_of_scores, write_evaluation_report
+
+        about = {"training": model.card.training}
+        path = write_evaluation_report(scores, examples_of_scores(scores, model, data), out / "report.html", about=about)
+        print(f"report    {path}")
     return 0
 
 
@@ -174,7 +179,7 @@ def _predict(command: Predict) -> int:
 
     model = load(command.model, command.device, command.tta, precision=command.precision, max_pixels=command.max_pixels)
     run = predict_folder(model, command.images, command.out, overlay=command.overlay, confidence=command.confidence)
-    print(f"{len(run.done)} images segmented, answers in {command.out}")
+    print(f"{len(run.done)} image{'s' if len(run.done) != 1 else ''} segmented, answers in {command.out}")
     for path, reason in run.failed:
         print(f"failed: {path}: {reason}", file=sys.stderr)
     return 1 if run.failed else 0
