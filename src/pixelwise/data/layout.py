@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,7 +82,10 @@ class Source:
 
 @dataclass
 class Files:
-    """Every image by name, with its masks by the same name. `images` etc. are {name: path}."""
+    """Every image by name, with its masks by the same name. `images` etc. are {name: path}.
+
+    faults  None: what does not fit is raised. A list: (file, what is wrong) is entered there, and the rest goes on.
+    """
 
     images: dict[str, Path] = field(default_factory=dict)
     masks: dict[str, Path] = field(default_factory=dict)
@@ -89,6 +93,13 @@ class Files:
     split_of: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     lonely: list[Path] = field(default_factory=list)
+    faults: list[tuple[Path, str]] | None = None
+
+    def refuse(self, path: Path, message: str) -> None:
+        """Raises DataError, or enters the fault where they are collected."""
+        if self.faults is None:
+            raise DataError(message)
+        self.faults.append((path, message))
 
 
 def _child(folder: Path, names: Sequence[str]) -> Path | None:
@@ -133,29 +144,41 @@ def _nothing_found(root: Path, layout: Layout) -> str:
     )
 
 
-def index(folder: Path, *, deep: bool = True) -> dict[str, Path]:
-    """{path below the folder without its ending: file} of all images, sorted. Raises DataError for two of one name."""
+def index(folder: Path, *, deep: bool = True, files: Files | None = None) -> dict[str, Path]:
+    """{path below the folder without its ending: file} of all images, sorted; two of one name are a fault."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*") if deep else folder.iterdir()):
-        if path.suffix.lower() not in ENDINGS or path.name.startswith(".") or not path.is_file():
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
+    for name, path in sorted(_images(str(folder), "", deep)):
         if name in found:
-            raise DataError(f"{found[name]} and {path} have the same name but for the ending; rename or remove one.")
-        found[name] = path
+            message = f"{found[name]} and {path} have the same name but for the ending; rename or remove one."
+            (files or Files()).refuse(Path(path), message)
+            continue
+        found[name] = Path(path)
     return found
 
 
-def gather(root: Path, layout: Layout) -> Files:
-    """Finds and pairs everything. Raises DataError where there are no images, or images and no masks at all."""
-    files = Files()
+def _images(folder: str, prefix: str, deep: bool) -> Iterator[tuple[str, str]]:
+    """(name below the root without its ending, path) of the image files; hidden ones are left out."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            stem, ending = os.path.splitext(entry.name)
+            if ending.lower() in ENDINGS and entry.is_file():
+                yield prefix + stem, entry.path
+            elif deep and entry.is_dir():
+                yield from _images(entry.path, f"{prefix}{entry.name}/", deep)
+
+
+def gather(root: Path, layout: Layout, files: Files | None = None) -> Files:
+    """Finds and pairs everything. Raises DataError where there are no images; refuses images without any mask."""
+    files = Files() if files is None else files
     for source in find_sources(root, layout):
         flat = source.images == source.masks
-        images = index(source.images, deep=source.images != root)
-        masks = index(source.masks, deep=not flat) if source.masks else {}
+        images = index(source.images, deep=source.images != root, files=files)
+        masks = index(source.masks, deep=not flat, files=files) if source.masks and not flat else {}
         if flat:
             images, masks = _divide(images)
-        instances = index(source.instances) if source.instances else {}
+        instances = index(source.instances, files=files) if source.instances else {}
         prefix = f"{source.split}/" if source.split else ""
         for kind, found, into in (("mask", masks, files.masks), ("instance map", instances, files.instances)):
             into.update({prefix + name: path for name, path in _pair(images, found, kind, files).items()})
@@ -165,10 +188,11 @@ def gather(root: Path, layout: Layout) -> Files:
     if not files.images:
         raise DataError(f"{root}: its folder of images holds no image ({', '.join(ENDINGS)}).")
     if not files.masks and not files.instances:
-        raise DataError(
+        files.refuse(
+            root,
             f"{root}: {len(files.images)} images without masks. Training and scoring need a mask for each image, of "
             "the same name, in masks/ (class ids) or instances/ (object ids) beside the images; to predict, give it to "
-            "`pixelwise predict`."
+            "`pixelwise predict`.",
         )
     return files
 
@@ -218,27 +242,26 @@ def find_lists(root: Path, layout: Layout) -> dict[str, Path]:
 
 
 def read_list(path: Path, files: Files) -> list[str]:
-    """The names in a list. Raises DataError naming list and line for one that has no image, and for a repeated one."""
+    """The names in a list. Refuses, naming list and line, one that has no image and a repeated one."""
     names: dict[str, int] = {}
     last = Counter(name.rpartition("/")[2] for name in files.images)
     short = {name.rpartition("/")[2]: name for name in files.images if last[name.rpartition("/")[2]] == 1}
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the list cannot be read ({error}).") from None
+        files.refuse(path, f"{path}: the list cannot be read ({error}).")
+        return []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name = _name_in(line.strip(), files.images, short)
         if name is None:
-            raise DataError(
-                f"{path}, line {number}: there is no image '{line.strip()}'; {nearest(line.strip(), short)}"
-                if len(short) < 2000
-                else f"{path}, line {number}: there is no image '{line.strip()}'."
-            )
-        if name in names:
-            raise DataError(f"{path}, line {number}: '{name}' stands there already, in line {names[name]}.")
-        names[name] = number
+            hint = f"; {nearest(line.strip(), short)}" if len(short) < 2000 else "."
+            files.refuse(path, f"{path}, line {number}: there is no image '{line.strip()}'{hint}")
+        elif name in names:
+            files.refuse(path, f"{path}, line {number}: '{name}' stands there already, in line {names[name]}.")
+        else:
+            names[name] = number
     return list(names)
 
 

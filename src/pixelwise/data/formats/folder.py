@@ -86,14 +86,11 @@ class Format:
     ) -> DataSet:
         """As `pixelwise.data.formats.folder.open`."""
         root = Path(root)
-        known = from_classes(self.known)
-        known.colours.update(dict.fromkeys(self.void_colours, self.known.void[0]))
-        told = class_table if class_table is not None or find_table(root) else known
         return open_layout(
             root,
             self.layout,
             self.name,
-            classes=told,
+            classes=class_table if class_table is not None else self.told(root),
             channels=channels,
             seed=seed,
             missing=missing,
@@ -101,6 +98,14 @@ class Format:
             void_objects=self.object_void,
             all_things=self.all_things,
         )
+
+    def told(self, root: Path) -> Table | None:
+        """What the ids mean: None where a class table lies beside the data and says it."""
+        if find_table(root):
+            return None
+        known = from_classes(self.known)
+        known.colours.update(dict.fromkeys(self.void_colours, self.known.void[0]))
+        return known
 
 
 def open_layout(
@@ -116,13 +121,30 @@ def open_layout(
     void_objects: tuple[int, ...] | None = None,
     all_things: bool = False,
 ) -> DataSet:
-    """Opens a root by a layout; the plain folder and every `Format` end here."""
+    """Opens a root by a layout; the plain folder and every `Format` come here."""
     if missing not in ("refuse", "skip"):
         raise ConfigError(f"missing is 'refuse' or 'skip', got {missing!r}.")
     files = gather(root, layout)
     names = split_files(root, layout, files, seed)
-    notes = files.notes
     splits, unpaired = paired(files, names, missing)
+    data = assemble(root, name, splits, files.notes, classes=classes, channels=channels, max_pixels=max_pixels,
+                    void_objects=void_objects, all_things=all_things)  # fmt: skip
+    return replace(data, unpaired=tuple(unpaired))
+
+
+def assemble(
+    root: Path,
+    name: str,
+    splits: dict[str, tuple[Record, ...]],
+    notes: list[str],
+    *,
+    classes: Classes | Table | str | Path | None,
+    channels: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    void_objects: tuple[int, ...] | None = None,
+    all_things: bool = False,
+) -> DataSet:
+    """The data set of these records, with what no table tells found by looking."""
     records = [r for group in splits.values() for r in group]
     table = _told(root, classes, notes)
     if table is not None and all_things and not table.told_things:
@@ -142,7 +164,6 @@ def open_layout(
         channels=channels or pictures.channels,
         dtype=pictures.dtype,
         max_pixels=max_pixels,
-        unpaired=tuple(unpaired),
         default_task="panoptic" if both else "instance" if only else "semantic",
     )
 
@@ -155,7 +176,7 @@ def paired(files: Files, names: dict[str, list[str]], missing: str) -> tuple[dic
         records = [Record(n, files.images[n], files.masks.get(n), files.instances.get(n), split) for n in members]
         masks, objects = any(r.semantic for r in records), any(r.instances for r in records)
         whole = [r for r in records if bool(r.semantic) == masks and bool(r.instances) == objects]
-        part = [r.image for r in records if r not in whole]
+        part = [r.image for r in records if bool(r.semantic) != masks or bool(r.instances) != objects]
         if part and missing == "refuse":
             more = f" and {len(part) - 1} more" if len(part) > 1 else ""
             kinds = " and ".join(["mask"] * masks + ["instance map"] * objects)
@@ -238,7 +259,7 @@ def _binary(table: Table) -> bool:
 def _things_under(records: list[Record], maps: Maps, void: tuple[int, ...], notes: list[str]) -> Table:
     """Things are the classes under instances, where the table does not say."""
     reader = replace(maps, object_void=void)
-    chosen = set(look.some([r.instances for r in records if r.semantic and r.instances], 100))
+    chosen = set(look.some([r.instances for r in records if r.semantic and r.instances], 200))
     found: set[int] = set()
     for record in records:
         if record.semantic and record.instances in chosen:
