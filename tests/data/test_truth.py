@@ -14,6 +14,7 @@ from pixelwise.data.dataset import DataSet, open_data
 from pixelwise.data.io import write_png
 from pixelwise.data.truth import _ranges
 from pixelwise.errors import DataError
+from pixelwise.tasks.semantic import Semantic
 
 
 def write(
@@ -134,6 +135,7 @@ def test_things_of_a_class_map_alone_are_crowds(tmp_path: Path) -> None:
     assert data.default_task == "semantic"
     assert truth.labels.tolist() == [0, 1, 2]
     assert truth.crowd.tolist() == [False, True, True]
+    assert not Semantic(data.classes).view(truth).crowd.any()  # for classes alone it does not matter
 
 
 def test_instance_on_several_classes(tmp_path: Path) -> None:

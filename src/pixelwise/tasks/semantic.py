@@ -9,7 +9,7 @@ import torch
 
 from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Output
-from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, smallest_int
+from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, look_up, smallest_int
 from pixelwise.metrics.overlap import ConfusionMatrix
 
 
@@ -35,9 +35,9 @@ class Semantic:
 
 
 def by_class(truth: Segments, count: int) -> Segments:
-    """The same pixels with one row per class 0..count-1, none of them a crowd; where segments overlap the lower wins."""
+    """The same pixels with one row per class 0..count-1, none of them a crowd; in overlaps the lower layer wins."""
     same = len(truth) == count and len(truth.ids) == 1 and truth.kind is None and not bool(truth.crowd.any())
     if same and bool((truth.labels == torch.arange(count, device=truth.labels.device)).all()):
         return truth
     lookup = torch.cat([truth.labels, truth.labels.new_tensor([UNKNOWN, NOTHING])]).to(smallest_int(count))
-    return Segments(lookup[truth.row_map().long()], torch.arange(count, device=truth.labels.device))
+    return Segments(look_up(lookup, truth.row_map()), torch.arange(count, device=truth.labels.device))
