@@ -214,6 +214,21 @@ def test_max_class_share_gives_up_on_one_class() -> None:
     assert sample_size(RandomCrop((64, 64), max_class_share=0.5), blocks(classes=1)) == (64, 64)
 
 
+def test_nothing_counts_as_a_class() -> None:
+    """Nuclei on empty ground: crops of ground alone, and of nuclei alone, are drawn again."""
+    ids = np.full((200, 200), -1, np.int8)
+    ids[:, :60] = 0
+    sample = Sample(torch.zeros(1, 200, 200, dtype=torch.uint8), Segments(ids, [0]), "nuclei")
+    crop = RandomCrop((40, 40), max_class_share=0.8, tries=60)
+    found = []
+    for seed in range(40):
+        truth = run(crop, sample, seed).truth
+        assert truth is not None
+        found.append(float((truth.ids >= 0).float().mean()))
+    assert min(found) > 0.17
+    assert max(found) < 0.83
+
+
 def sample_size(transform: Any, sample: Sample) -> tuple[int, int]:
     return run(transform, sample).size
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pixelwise.core.sample import Sample
+from pixelwise.core.segments import UNKNOWN
 from pixelwise.data.geometry import Placement, translation
 from pixelwise.data.warp import Geometric, check_range, check_size, count_rows, warp_ids
 
@@ -17,8 +18,8 @@ LATTICE = 40  # points along the longer side at which a crop's classes are count
 class RandomCrop(Geometric):
     """Cuts out `size` (height, width); a smaller image lies somewhere inside it, mirrored around, ids UNKNOWN there.
 
-    max_class_share   where one class has more than this share of the known pixels, another place is drawn, at most
-                      `tries` times; classes are counted on a lattice of about 1,000 points. The last one is then taken.
+    max_class_share   where one class (or nothing) has more than this share of the known pixels, another place is drawn,
+                      at most `tries` times, and the last one taken; counted on a lattice of about 1,000 points
     focus             probability that the crop shows a pixel of a class drawn by `weights` among those in the image;
                       without weights a pixel of a segment (an object), each segment equally likely
     weights           [K] one number per label, e.g. one over the class's share
@@ -63,10 +64,11 @@ class RandomCrop(Geometric):
         assert sample.truth is not None
         step = max(1, max(self.size) // LATTICE)
         rows = warp_ids(sample.truth.ids[:1].numpy(), crop, step)
-        rows = rows[rows >= 0]
+        rows = rows[rows != UNKNOWN]
         if not len(rows):
             return False
-        shares = np.bincount(sample.truth.labels.numpy()[rows])
+        labels = sample.truth.labels.numpy()
+        shares = np.bincount(np.append(labels, labels.max(initial=-1) + 1)[rows])  # NOTHING, -1, reads the last
         return bool(shares.max() <= self.max_class_share * shares.sum())
 
     def _focus_point(self, p: Placement, sample: Sample, rng: np.random.Generator) -> tuple[float, float] | None:
