@@ -328,6 +328,10 @@ def test_confusion_is_normalised_by_the_truth_and_ranks_mistakes() -> None:
     with_nothing = confusion([[6, 2, 1], [5, 5, 0], [0, 0, 3]], classes)
     assert with_nothing is not None
     assert with_nothing.names == ["a", "b", "nothing"]
+    assert len(with_nothing.cells) == 3
+    never_true = confusion([[6, 2, 1], [5, 5, 0], [0, 0, 0]], classes)
+    assert never_true is not None
+    assert [len(row) for row in never_true.cells] == [3, 3]
     assert confusion(np.zeros((3, 3), int), classes) is None
 
 

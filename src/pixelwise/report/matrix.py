@@ -21,7 +21,7 @@ class Confusion:
     """Rows are the truth, columns the prediction.
 
     names, colours  of both
-    cells           (share of the row 0..1, count, strength of the tint 0..1)
+    cells           rows of (share of the row 0..1, count, strength of the tint 0..1)
     counted         whether there is room to show the counts
     worst           (truth, prediction, share, count) of the commonest mistakes
     """
@@ -46,6 +46,8 @@ def confusion(counts: Any, classes: Classes) -> Confusion | None:
         table, names, colours = table[:-1, :-1], names[:-1], colours[:-1]
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
     cells = [[(float(s), int(n), _strength(s)) for s, n in zip(*row)] for row in zip(share, table)]
+    if len(cells) > len(classes) and not table[-1].sum():  # some answers are no class, but no truth is
+        cells.pop()
     wrong = np.where(np.eye(len(table), dtype=bool), 0, table)
     order = [divmod(int(i), len(table)) for i in np.argsort(-wrong, axis=None, kind="stable")[:8]]
     worst = [(names[t], names[p], float(share[t, p]), int(table[t, p])) for t, p in order if wrong[t, p]]
@@ -61,8 +63,8 @@ def picture(table: Confusion | None) -> str | None:
     """A matrix too large for a table as a data URI: the tint of each cell, the diagonal green, mistakes red."""
     if table is None or len(table.names) <= CELLS + 1:
         return None
-    strength = np.array([[cell[2] for cell in row] for row in table.cells])[:, :, None]
-    tint = np.where(np.eye(len(strength), dtype=bool)[:, :, None], (10.0, 127.0, 120.0), (211.0, 83.0, 29.0))
+    strength = np.array([[cell[2] for cell in row] for row in table.cells])[:, :, None]  # [rows, columns, 1]
+    tint = np.where(np.eye(*strength.shape[:2])[:, :, None] > 0, (10.0, 127.0, 120.0), (211.0, 83.0, 29.0))
     cells = np.rint(255 + (tint - 255) * strength).astype(np.uint8)
     zoom = max(1, 800 // len(cells))
     return png(cv2.resize(cells, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST))
