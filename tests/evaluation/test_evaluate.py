@@ -50,7 +50,7 @@ def data(tmp_path_factory):
 def test_scores_are_those_of_the_written_answers(models, data, tmp_path):
     """The whole way by other means: predict to PNG, read both masks, count with an integer-map metric."""
     scores = evaluate(models["semantic"], data, device="cpu")
-    run = predict_folder(models["semantic"], data / "images" / "test", tmp_path, device="cpu", save=["classes"])
+    run = predict_folder(models["semantic"], data / "images" / "test", tmp_path, device="cpu", overlay=False)
     lookup = np.full(256, 255)
     lookup[[7, 24, 23]] = 0, 1, 2
     metrics = [ConfusionMatrix(3), BoundaryIoU(3), BoundaryF(3)]
@@ -152,7 +152,7 @@ def test_a_part_of_the_classes(models, tmp_path):
 
 def test_foreign_classes_are_refused(models, tmp_path):
     foreign = write_data(tmp_path / "set", ["7 road", "24 persons thing", "23 sky"])
-    with pytest.raises(DataError, match=r"does not know \['persons'\].*did you mean 'person'.*classes\.txt"):
+    with pytest.raises(DataError, match=r"does not know: persons \(did you mean 'person'\?\).*classes\.txt"):
         evaluate(models["semantic"], foreign, device="cpu")
 
 

@@ -133,8 +133,8 @@ def match_classes(own: Classes, wanted: Classes, where: str) -> list[int]:
     foreign = [name for name in own.names if name not in wanted.names]
     if foreign:
         raise DataError(
-            f"The classes of {where} are not the model's: the model does not know {foreign}; "
-            f"{nearest(foreign[0], wanted.names)} The data has {list(own.names)}, the model {list(wanted.names)}. "
+            f"{where} has classes that the model does not know: {', '.join(foreign)} "
+            f"({nearest(foreign[0], wanted.names)}). "
             "Rename them in the data's classes.txt, or choose the model that was trained on them."
         )
     return [wanted.names.index(name) for name in own.names]
