@@ -107,8 +107,8 @@ def spark(values: Any, label: str) -> Markup:
 def _axes() -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(_WIDTH, _HEIGHT))
+    axes = figure.add_axes((0.13, 0.17, 0.85, 0.79))  # fixed, so that charts side by side line up
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_LINE)
     axes.tick_params(colors=_MUTED, labelcolor=_MUTED, length=0, labelsize=10)
