@@ -120,6 +120,16 @@ def test_bad_files_are_reported_and_the_rest_done(models, photos, tmp_path):
     assert len(list((tmp_path / "out/classes").rglob("*.png"))) == 3
 
 
+def test_after_ctrl_c_what_is_done_can_be_used(models, photos, tmp_path):
+    def stop(done, total, path):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(models["panoptic"], photos, tmp_path / "out", device="cpu", on_image=stop)
+    assert len(json.loads((tmp_path / "out/panoptic.json").read_text())["annotations"]) == 2
+
+
 def test_number_of_workers_changes_nothing(models, photos, tmp_path):
     runs = [predict_folder(models["semantic"], photos, tmp_path / str(w), device="cpu", save=["classes"], workers=w)
             for w in (0, 3)]  # fmt: skip

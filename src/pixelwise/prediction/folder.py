@@ -64,27 +64,34 @@ def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[
     _try_writing(out)
     jobs, failed = plan(inputs, out)
     done: list[tuple[Path, tuple[Path, ...]]] = []
-    for number, (job, future) in enumerate(ahead(lambda job: predictor.pixels(job.path), jobs, workers), 1):
-        try:
-            done.append((job.path, _predict(predictor, job, future, writers)))
-        except ImageError as error:
-            failed.append((job.path, error.reason))
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            failed.append((job.path, "does not fit in memory; predict it on another device, or in parts."))
-        if on_image is not None:
-            on_image(number, len(jobs), job.path)
-    for writer in writers if done else ():
-        writer.finish()
+    try:
+        for number, (job, future) in enumerate(ahead(lambda job: predictor.pixels(job.path), jobs, workers), 1):
+            reason = _failure(predictor, job, future, writers, done)
+            if reason is not None:
+                failed.append((job.path, reason))
+            if on_image is not None:
+                on_image(number, len(jobs), job.path)
+    finally:  # also after Ctrl-C: what is done can be used
+        for writer in writers if done else ():
+            writer.finish()
     return PredictionRun(tuple(done), tuple(failed))
 
 
-def _predict(predictor: Predictor, job: Job, future: Future[Tensor], writers: Sequence[Writer]) -> tuple[Path, ...]:
-    pixels = future.result()
-    output = predictor.forward(pixels)
-    answer = Answer(job.name, pixels, output, predictor.decode(output))
-    return tuple(writer.write(answer) for writer in writers)
+def _failure(predictor: Predictor, job: Job, future: Future[Tensor], writers: Sequence[Writer],
+             done: list[tuple[Path, tuple[Path, ...]]]) -> str | None:  # fmt: skip
+    """Predicts one image and adds it to `done`; returns why it could not, if that is the image's own fault."""
+    try:
+        pixels = future.result()
+        output = predictor.forward(pixels)
+        answer = Answer(job.name, pixels, output, predictor.decode(output))
+        done.append((job.path, tuple(writer.write(answer) for writer in writers)))
+    except ImageError as error:
+        return error.reason
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        return "does not fit in memory; predict it on another device, or in parts."
+    return None
 
 
 def _try_writing(out: Path) -> None:
