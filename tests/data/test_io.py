@@ -196,6 +196,16 @@ def test_truncated_jpeg_with_a_whole_thumbnail(tmp_path: Path, photo: np.ndarray
         read_image(path)
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_with_a_film_behind_it(tmp_path: Path, photo: np.ndarray, progressive: bool) -> None:
+    """Phones append a film, in which any bytes may stand; the image before it is whole."""
+    path = tmp_path / "a.jpg"
+    Image.fromarray(photo).save(path, progressive=progressive)
+    expected = read_image(path)
+    path.write_bytes(path.read_bytes() + b"ftypmp42\xff\xda\x00\x0cfilm")
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
 def test_animation(tmp_path: Path, photo: np.ndarray) -> None:
     frames = [Image.fromarray(photo), Image.fromarray(255 - photo)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])

@@ -88,6 +88,7 @@ def test_dsb2018_nuclei_in_part() -> None:
     assert counts.nothing > 0
 
 
+@pytest.mark.slow
 def test_pennfudan() -> None:
     found = data("pennfudan")
     assert sizes(found) == {"train": 128, "val": 42}

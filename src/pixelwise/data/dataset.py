@@ -154,5 +154,5 @@ def recognise(root: Path) -> str:
         if name != "folder" and registry.load("formats", name).recognise(root)
     ]
     if len(claims) > 1:
-        raise DataError(f"{root} looks like {' and like '.join(claims)}; say which with format=... (--data.format).")
+        raise DataError(f"{root} looks like {' and like '.join(claims)}; say which one with the option format.")
     return claims[0] if claims else "folder"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import threading
 import zlib
@@ -42,6 +43,7 @@ CHANNELS = {
 ORIENTATION = 0x0112  # the EXIF tag
 ADVICE = "save it as PNG (8 or 16 bit) or as a .npy array of uint8 or uint16."
 
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in coded pixels only FF 00 and restart marks occur
 EMPTY = "the file is empty (0 bytes); copy it again from its source."
 
 _open_lock = threading.Lock()
@@ -237,10 +239,17 @@ def _check_png(path: Path, data: bytes) -> None:
 
 
 def _check_jpeg(path: Path, data: bytes) -> None:
-    """The end mark must follow the last scan: neither byte pair can occur inside the coded pixels."""
-    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        reason = f"is truncated: the JPEG ends after {len(data)} bytes without its end mark; copy it again."
-        raise ImageError(path, reason)
+    """Walks the segments and scans to the end mark; what follows it (a phone's film, say) does not count."""
+    at = 2
+    while match := JPEG_MARKER.search(data, at):
+        kind = data[match.start() + 1]
+        if kind == 0xD9:
+            return
+        at = match.end()
+        if kind != 0x01:  # all others but this one say how long they are
+            at += int.from_bytes(data[at : at + 2], "big")
+    reason = f"is truncated: the JPEG ends after {len(data)} bytes without its end mark; copy it again."
+    raise ImageError(path, reason)
 
 
 def decode(path: Path, data: bytes, image: Image.Image, header: Header) -> np.ndarray:
