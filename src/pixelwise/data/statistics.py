@@ -79,7 +79,7 @@ def statistics(dataset: DataSet, split: str = "train", limit: int | None = None)
         if truth is None:
             continue
         labels = truth.labels.numpy()
-        counts, unknown, bare = _count(truth)
+        counts, unknown, bare = count_pixels(truth)
         mine = np.bincount(labels, weights=counts, minlength=k).astype(np.int64)
         pixel_counts += mine
         image_counts += mine > 0
@@ -97,7 +97,7 @@ def statistics(dataset: DataSet, split: str = "train", limit: int | None = None)
     )
 
 
-def _count(truth: Segments) -> tuple[np.ndarray, int, int]:
+def count_pixels(truth: Segments) -> tuple[np.ndarray, int, int]:
     """Pixels of each row [N], unknown pixels, and pixels known to be nothing."""
     layers, n = truth.ids.numpy(), len(truth)
     shifted = layers.astype(np.int32) + 2  # NOTHING and UNKNOWN become 1 and 0

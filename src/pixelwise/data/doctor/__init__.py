@@ -1,0 +1,128 @@
+"""The doctor: what is in a data set, what is wrong with it, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pixelwise.data.dataset import DataSet, Record
+from pixelwise.data.doctor.census import Census, judge
+from pixelwise.data.doctor.contents import Contents, look_inside
+from pixelwise.data.doctor.faults import Faults, Finding
+from pixelwise.data.doctor.findings import Findings
+from pixelwise.data.doctor.headers import read_headers
+from pixelwise.data.doctor.inventory import Inventory, assembled, take_inventory
+from pixelwise.data.doctor.splits import same_files, same_pixels
+from pixelwise.data.look import some
+
+__all__ = ["Finding", "Findings", "admit", "examine"]
+from pixelwise.errors import DataError
+
+SAMPLE = 24  # masks that the quick part reads
+CLOSED = ("unreadable", "gigantic", "lossy-mask")  # files with these are not decoded
+AHEAD = 256  # records handed to the threads at a time, so that a million of them need no million of futures
+
+
+def examine(root: str | Path, *, format: str | None = None, quick: bool = False) -> Findings:
+    """Examines a data set: every fault of every file is collected, none stops the others.
+
+    format  a name of `pixelwise list formats`; found by looking by default
+    quick   only what needs no decoding of every image: names, pairs, headers, ends of files, equal files of one name in
+            two splits, and the ids of a sample of masks
+    Raises DataError for a path that does not exist or holds no data set at all, ConfigError for an unknown format.
+
+    >>> findings = examine("data/streets")
+    >>> findings.ok, [f.code for f in findings.findings]
+    (True, ['imbalance'])
+    """
+    root = Path(root)
+    faults = Faults(root)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    inventory = take_inventory(root, format, faults)
+    headers = read_headers(inventory.records, threads, faults)
+    same_files(inventory.records, faults)
+    closed = faults.files(CLOSED)
+    dataset = assembled(inventory, closed, faults)
+    censuses: dict[str, Census] = {}
+    records = _open_records(inventory, dataset, faults.files(CLOSED))
+    looked = _some_records(records) if quick else records
+    digests = []
+    for contents in _look(dataset, looked, threads, faults, images=not quick):
+        if contents.digest is not None:
+            digests.append((contents.digest, contents.record))
+        if dataset is not None and contents.pixels is not None:
+            censuses.setdefault(contents.record.split, Census.empty(len(dataset.classes))).add(contents)
+    if not quick:
+        same_pixels(digests, faults)
+        if dataset is not None:
+            judge(censuses, dataset.classes, faults)
+    if "val" not in inventory.splits and inventory.splits:
+        faults.add("no-split", None, "no 'val', so that training keeps its last model and chooses none")
+    return Findings(
+        root=root,
+        format=inventory.format,
+        quick=quick,
+        findings=faults.findings(),
+        notes=tuple(dataset.notes if dataset is not None else inventory.notes),
+        splits={split: len(group) for split, group in inventory.splits.items()},
+        headers=headers,
+        censuses=censuses,
+        classes=None if dataset is None else dataset.classes,
+        dataset=dataset,
+    )
+
+
+def admit(root: str | Path, format: str | None, say: Callable[[str], None]) -> DataSet:
+    """Opens a data set to train on, after its quick examination: each warning is said in a line.
+
+    Raises DataError with the first faults where there are errors, and as `examine` does.
+    """
+    findings = examine(root, format=format, quick=True)
+    for warning in findings.of("warning"):
+        say(f"warning   {warning.line()}")
+    if not findings.ok or findings.dataset is None:
+        errors = findings.of("error")
+        told = "; ".join(error.line() for error in errors[:3]) + ("; ..." if len(errors) > 3 else "")
+        raise DataError(f"{root} cannot be trained on: {told}. What to do about it says: pixelwise check {root}")
+    return findings.dataset
+
+
+def _open_records(inventory: Inventory, dataset: DataSet | None, closed: set[Path]) -> list[Record]:
+    """Records whose files can be decoded."""
+    records = inventory.records if dataset is None else list(dataset)
+    return [r for r in records if not closed & {r.image, r.semantic, r.instances}]
+
+
+def _some_records(records: list[Record]) -> list[Record]:
+    """The records of a sample of masks."""
+    labelled = [r for r in records if r.labelled]
+    chosen = set(some([r.image for r in labelled], SAMPLE))
+    return [r for r in labelled if r.image in chosen]
+
+
+def _look(
+    dataset: DataSet | None, records: list[Record], threads: int, faults: Faults, *, images: bool
+) -> list[Contents]:
+    """Looks inside the records, in threads, with a bar on a terminal."""
+    columns = (TextColumn("reading"), BarColumn(28), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    found = []
+    with ThreadPoolExecutor(threads) as pool, Progress(*columns, console=console, transient=True, disable=not (
+            images and console.is_terminal)) as bar:  # fmt: skip
+        task, queue = bar.add_task("reading", total=len(records)), iter(records)
+        while chunk := list(islice(queue, AHEAD)):
+            for contents in pool.map(lambda r: look_inside(dataset, r, image=images), chunk):
+                found.append(contents)
+                bar.advance(task)
+    differing = faults.files(("size-differs",))
+    for contents in found:
+        for fault in contents.faults:
+            if not (fault.code == "truth" and differing & {contents.record.semantic, contents.record.instances}):
+                faults.add(fault.code, fault.path, fault.detail, **fault.words)
+    return found

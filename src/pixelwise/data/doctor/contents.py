@@ -1,0 +1,153 @@
+"""What is inside the files of one record: each is decoded once, and what is wrong is told in full."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pixelwise.core.segments import Segments
+from pixelwise.data.dataset import DataSet, Record
+from pixelwise.data.io import read_header, read_image, read_mask
+from pixelwise.data.statistics import count_pixels
+from pixelwise.data.table import Colour
+from pixelwise.data.truth import Maps
+from pixelwise.errors import DataError, ImageError
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One file and what is wrong with it; `words` fill the blanks of the remedy."""
+
+    code: str
+    path: Path
+    detail: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Contents:
+    """What one record holds: pixels [K] and objects [K] of each class, pixels unknown and of no class.
+
+    digest  of the decoded image, to find it again elsewhere
+    """
+
+    record: Record
+    faults: list[Fault] = field(default_factory=list)
+    digest: bytes | None = None
+    pixels: np.ndarray | None = None
+    objects: np.ndarray | None = None
+    void: int = 0
+    nothing: int = 0
+
+
+def look_inside(dataset: DataSet | None, record: Record, *, image: bool) -> Contents:
+    """Reads the truth, and the image too where asked; without a data set each file is only decoded."""
+    contents = Contents(record)
+    if image:
+        try:
+            pixels = read_image(record.image) if dataset is None else dataset.read_pixels(record)
+            contents.digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, person=_shape(pixels)).digest()
+        except ImageError as error:
+            contents.faults.append(Fault("unreadable", error.path, error.reason))
+    if not record.labelled:
+        return contents
+    if dataset is None:
+        for path in filter(None, (record.semantic, record.instances)):
+            contents.faults += diagnose_map(path, None)
+        return contents
+    try:
+        _count(contents, dataset.reader(record), dataset)
+    except DataError as error:
+        contents.faults += diagnose(dataset, record, error)
+    return contents
+
+
+def _shape(pixels: np.ndarray) -> bytes:
+    return "x".join(map(str, pixels.shape)).encode()[:16]
+
+
+def _count(contents: Contents, truth: Segments, dataset: DataSet) -> None:
+    k, labels = len(dataset.classes), truth.labels.numpy()
+    counts, contents.void, contents.nothing = count_pixels(truth)
+    contents.pixels = np.bincount(labels, weights=counts, minlength=k).astype(np.int64)
+    single = dataset.classes.is_thing[labels] & ~truth.crowd.numpy() & (counts > 0)
+    contents.objects = np.bincount(labels[single], minlength=k)
+    path = contents.record.semantic or contents.record.instances
+    assert path is not None
+    ground = np.array([key == 0 for key in dataset.classes.ids])
+    if not contents.pixels.sum() and not contents.nothing:
+        contents.faults.append(Fault("all-void", path))
+    elif dataset.default_task == "instance" and not contents.objects.sum():
+        contents.faults.append(Fault("no-object", path))
+    elif not contents.pixels[~ground].sum():
+        contents.faults.append(Fault("empty-mask", path))
+
+
+def diagnose(dataset: DataSet, record: Record, error: DataError) -> list[Fault]:
+    """Why the truth of a record was refused: every fault of its files, not only the first."""
+    if not isinstance(dataset.reader, Maps):
+        path = error.path if isinstance(error, ImageError) else record.semantic or record.instances or record.image
+        return [Fault("unreadable" if isinstance(error, ImageError) else "truth", path, _said(error, path))]
+    faults = []
+    colours = dataset.reader.table.colours or None
+    if record.semantic:
+        faults += diagnose_map(record.semantic, colours) or _unknown_ids(dataset.reader, record.semantic, colours)
+    if record.instances:
+        faults += diagnose_map(record.instances, None)
+    if not faults:
+        named = [p for p in (record.instances, record.semantic) if p and str(error).startswith(str(p))]
+        path = named[0] if named else record.semantic or record.instances or record.image
+        faults.append(Fault("truth", path, _said(error, path)))
+    return faults
+
+
+def _said(error: DataError, path: Path) -> str:
+    return str(error).removeprefix(str(path)).lstrip(": ")
+
+
+def _unknown_ids(reader: Maps, path: Path, colours: Mapping[Colour, int] | None) -> list[Fault]:
+    """Ids [H, W] that neither class, void, nothing nor alias explains, with their pixels."""
+    classes = reader.table.classes
+    known = {*classes.ids, *classes.void, *reader.table.nothing, *reader.aliases}
+    found, counts = np.unique(read_mask(path, colours), return_counts=True)
+    strange = [(i, n) for i, n in zip(found.tolist(), counts.tolist()) if i not in known]
+    if not strange:
+        return []
+    listed = ", ".join(f"id {i}: {n:,} pixels" for i, n in strange[:5]) + (", ..." if len(strange) > 5 else "")
+    return [Fault("unknown-ids", path, listed, {"id": str(strange[0][0])})]
+
+
+def diagnose_map(path: Path, colours: Mapping[Colour, int] | None) -> list[Fault]:
+    """Why a map of ids cannot be read; nothing where it can."""
+    try:
+        read_mask(path, colours)
+        return []
+    except ImageError as error:
+        refused = error
+    try:
+        header = read_header(path)
+        if header.format in ("JPEG", "MPO") or "lossy" in refused.reason:
+            return [Fault("lossy-mask", path, header.format)]
+        coloured = header.mode in ("RGB", "RGBA")
+        pixels = read_image(path, channels=None) if coloured else np.zeros(0)
+    except ImageError as error:
+        return [Fault("unreadable", path, error.reason)]
+    if not coloured or pixels.dtype != np.uint8:
+        return [Fault("unreadable", path, refused.reason)]
+    if colours:
+        return [Fault("unknown-colours", path, refused.reason.split("; add")[0])]
+    return [Fault("colour-mask", path, _colours(pixels))]
+
+
+def _colours(pixels: np.ndarray) -> str:
+    """The commonest colours of [H, W, 3]."""
+    packed = (pixels.astype(np.int64) @ np.array([65536, 256, 1])).ravel()
+    found, counts = np.unique(packed, return_counts=True)
+    common = Counter(dict(zip(found.tolist(), counts.tolist()))).most_common(3)
+    listed = ", ".join(f"({c >> 16} {c >> 8 & 255} {c & 255}) {100 * n / packed.size:.0f} %" for c, n in common)
+    return f"{len(found)} colours: {listed}" + (", ..." if len(found) > 3 else "")

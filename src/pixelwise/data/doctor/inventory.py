@@ -1,0 +1,134 @@
+"""Which files there are and what belongs together, whatever is wrong with some of them."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+
+from pixelwise.core import registry
+from pixelwise.data.dataset import DataSet, Record, open_data, recognise
+from pixelwise.data.doctor.contents import diagnose_map
+from pixelwise.data.doctor.faults import Faults
+from pixelwise.data.formats.folder import Format, assemble, paired
+from pixelwise.data.layout import Files, Layout, gather, split_files
+from pixelwise.data.look import some
+from pixelwise.data.table import find_table, read_table
+from pixelwise.errors import DataError, ImageError, PixelwiseError
+
+
+@dataclass
+class Inventory:
+    """The records by split, before anything was read; `dataset` where the format opens as a whole."""
+
+    root: Path
+    format: str
+    splits: dict[str, tuple[Record, ...]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    dataset: DataSet | None = None
+
+    @property
+    def records(self) -> list[Record]:
+        return [record for group in self.splits.values() for record in group]
+
+
+def take_inventory(root: Path, format: str | None, faults: Faults) -> Inventory:
+    """Finds and pairs the files. Raises PixelwiseError where the path is no folder or holds no data set at all."""
+    if not root.is_dir():
+        open_data(root, format)  # says what is wrong with the path
+    name = format or recognise(root)
+    module = registry.load("formats", name)
+    layout = _layout(name, module)
+    if layout is None:
+        return _opened(root, name, module, faults)
+    collected: list[tuple[Path, str]] = []
+    files = gather(root, layout, Files(faults=collected))
+    names = split_files(root, layout, files, seed=0)
+    splits, unpaired = paired(files, names, missing="skip")
+    for path, message in collected:
+        faults.add("layout", None if path == root else path, _without(message, path))
+    for path in files.lonely:
+        faults.add("mask-without-image", path)
+    for path in unpaired:
+        faults.add("image-without-mask", path)
+    return Inventory(root, name, splits, [n for n in files.notes if "left out, the first" not in n])
+
+
+def _without(message: str, path: Path) -> str:
+    """The message without the file's name at its start: that stands before it already."""
+    return message.removeprefix(str(path)).lstrip(":, ")
+
+
+def _layout(name: str, module: ModuleType) -> Layout | None:
+    form = getattr(module, "FORMAT", None)
+    return Layout() if name == "folder" else form.layout if isinstance(form, Format) else None
+
+
+def _opened(root: Path, name: str, module: ModuleType, faults: Faults) -> Inventory:
+    """A format that brings its own reader is opened as a whole."""
+    skips = "missing" in inspect.signature(module.open).parameters
+    try:
+        dataset = open_data(root, name, **({"missing": "skip"} if skips else {}))
+    except DataError as error:
+        faults.add("layout", None, str(error))
+        return Inventory(root, name)
+    for path in dataset.unpaired:
+        faults.add("image-without-mask", path)
+    notes = [n for n in dataset.notes if "left out, the first" not in n]
+    return Inventory(root, name, dataset.splits, notes, dataset)
+
+
+def assembled(inventory: Inventory, bad: set[Path], faults: Faults) -> DataSet | None:
+    """The data set of the files that are not `bad`; None, and the reason among the faults, where there is none."""
+    splits = {split: tuple(r for r in group if not bad & {r.image, r.semantic, r.instances})
+              for split, group in inventory.splits.items()}  # fmt: skip
+    if inventory.dataset is not None:
+        return replace(inventory.dataset, splits=splits)
+    if not any(r.labelled for group in splits.values() for r in group):
+        return None
+    table = find_table(inventory.root)
+    if table is not None:
+        faults.table = table.name
+        try:
+            read_table(table)
+        except PixelwiseError as error:
+            faults.add("class-table", table, _without(str(error), table))
+            return None
+    try:
+        return _assemble(inventory, splits)
+    except ImageError:  # no map, or one that the classes are sought in, can be read: go on without those that cannot
+        return _without_bad_maps(inventory, splits, faults)
+    except DataError as error:
+        faults.add("no-class", None, _without(str(error), inventory.root))
+        return None
+
+
+def _assemble(inventory: Inventory, splits: dict[str, tuple[Record, ...]]) -> DataSet:
+    form = getattr(registry.load("formats", inventory.format), "FORMAT", None)
+    root, name, notes = inventory.root, inventory.format, list(inventory.notes)
+    if isinstance(form, Format):
+        return assemble(root, name, splits, notes, classes=form.told(root), void_objects=form.object_void,
+                        all_things=form.all_things)  # fmt: skip
+    return assemble(root, name, splits, notes, classes=None)
+
+
+def _without_bad_maps(inventory: Inventory, splits: dict[str, tuple[Record, ...]], faults: Faults) -> DataSet | None:
+    """Reads the maps that the classes are sought in, once more, and leaves out those that cannot be read."""
+    path = find_table(inventory.root)
+    colours = read_table(path).colours or None if path else None
+    records = [r for group in splits.values() for r in group]
+    seen = some([r.semantic for r in records if r.semantic]) + some([r.instances for r in records if r.instances])
+    bad = set()
+    for file in seen:
+        for fault in diagnose_map(file, colours):
+            faults.add(fault.code, fault.path, fault.detail, **fault.words)
+            bad.add(file)
+    kept = {split: tuple(r for r in group if not bad & {r.semantic, r.instances}) for split, group in splits.items()}
+    if not any(r.labelled for group in kept.values() for r in group):
+        return None
+    try:
+        return _assemble(inventory, kept)
+    except DataError as error:
+        faults.add("no-class", None, _without(str(error), inventory.root))
+        return None
