@@ -22,7 +22,8 @@ from pixelwise.core.atomic import atomic
 from pixelwise.core.modelfile import ModelCard, current_versions, load_weights_into, save_model
 from pixelwise.core.registry import create_model
 from pixelwise.core.sample import Batch
-from pixelwise.data.dataset import DataSet, open_data
+from pixelwise.data.dataset import DataSet
+from pixelwise.data.doctor import admit
 from pixelwise.data.loader import make_loader
 from pixelwise.data.statistics import Statistics, statistics
 from pixelwise.data.transforms import training_transforms
@@ -92,7 +93,7 @@ class Training:
 
     def _open_data(self) -> None:
         s = self.settings
-        self.dataset: DataSet = open_data(s.data, s.dataset.format)
+        self.dataset: DataSet = admit(s.data, s.dataset.format, self.log.say)
         self.train_records = self.dataset.records(s.dataset.train)
         if not self.train_records:
             raise DataError(f"{s.data}: the split '{s.dataset.train}' has no image.")
