@@ -1,8 +1,9 @@
-"""The command line: `pixelwise check | train | evaluate | predict | list`. Nothing heavy is imported before it is needed."""
+"""The command line: `pixelwise check | train | evaluate | predict | list`. Heavy imports wait until they are needed."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -97,12 +98,15 @@ Command = (
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Runs a command and exits: 0 fine, 1 done but something is wrong, 2 a setting or file that cannot be, 130 Ctrl-C."""
+    """Runs a command and exits: 0 fine, 1 done but something is wrong, 2 a setting or file that cannot be, 130 Ctrl-C.
+
+    words   the command line's; None: those of the process
+    """
     words = list(sys.argv[1:] if words is None else words)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
     try:
-        command: Any = tyro.cli(Command, args=words or ["--help"], prog="pixelwise", description=DESCRIPTION, config=CONFIG)  # type: ignore[call-overload]
+        command = parse(words)
         sys.exit(RUN[type(command)](command))
     except PixelwiseError as error:
         if debug:
@@ -112,12 +116,20 @@ def main(words: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("pixelwise: stopped", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does: nothing more is to be flushed to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
 
-DESCRIPTION = "A label for every pixel: semantic, instance and panoptic segmentation. --debug shows an error's traceback."
+def parse(words: Sequence[str]) -> Any:
+    """The command with its settings. Exits with 2 for words that are none, naming the nearest."""
+    args = list(words) or ["--help"]
+    return tyro.cli(Command, args=args, prog="pixelwise", description=DESCRIPTION, config=CONFIG)
+
+
+DESCRIPTION = (
+    "A label for every pixel: semantic, instance and panoptic segmentation. --debug shows the traceback of an error."
+)
 CONFIG = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
 
 
@@ -137,6 +149,7 @@ def _train(command: TrainSettings) -> int:
 
     training = Training(command)
     run = training.run()
+    training.world.close()
     if not run.complete:
         return 130
     if not training.world.first:
@@ -169,7 +182,8 @@ def _evaluate(command: Evaluate) -> int:
         from pixelwise.report import examples_of_scores, write_evaluation_report
 
         about = {"training": model.card.training}
-        path = write_evaluation_report(scores, examples_of_scores(scores, model, data), out / "report.html", about=about)
+        pictures = examples_of_scores(scores, model, data)
+        path = write_evaluation_report(scores, pictures, out / "report.html", about=about)
         print(f"report    {path}")
     return 0
 

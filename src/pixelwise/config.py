@@ -6,6 +6,7 @@ No torch here, so that `--help` is instant. `None` means: derived from the data 
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -72,6 +73,14 @@ class OptimSettings:
     """Decay of the running average of the weights that is scored and saved; 0 switches it off. By default a hundredth
     of the training is averaged."""
 
+    def __post_init__(self) -> None:
+        decay, ema = self.weight_decay, self.ema
+        _require(decay is None or 0 <= decay < math.inf, f"optim.weight_decay is {decay}; it must be at least 0.")
+        _require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}; it must be in [0, 1).")
+        _require(0 <= self.clip < math.inf, f"optim.clip is {self.clip}; it must be at least 0.")
+        _require(self.accumulate >= 1, f"optim.accumulate is {self.accumulate}; it must be at least 1.")
+        _require(ema is None or 0 <= ema < 1, f"optim.ema is {ema}; it must be in [0, 1).")
+
 
 @dataclass(frozen=True)
 class ScheduleSettings:
@@ -80,13 +89,19 @@ class ScheduleSettings:
     name: Literal["cosine", "poly", "onecycle", "plateau", "constant"] = "cosine"
     """Its shape."""
     warmup: float = 0.02
-    """Share of the training in which the rate rises from 0."""
+    """Share of the training in which the rate rises from 0 (`onecycle` has its own: three tenths)."""
     power: float = 0.9
     """Of `poly`."""
     factor: float = 0.1
     """`plateau` multiplies the rate by this ..."""
     patience: int = 5
     """... after so many evaluations without a better one."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.warmup < 1, f"schedule.warmup is {self.warmup}; it must be in [0, 1).")
+        _require(0 < self.power < math.inf, f"schedule.power is {self.power}; it must be above 0.")
+        _require(0 < self.factor < 1, f"schedule.factor is {self.factor}; it must be in (0, 1).")
+        _require(self.patience >= 0, f"schedule.patience is {self.patience}; it must be at least 0.")
 
 
 @dataclass(frozen=True)
@@ -167,14 +182,10 @@ class TrainSettings:
         for name, least in (("epochs", 1), ("batch_size", 1), ("evaluate_every", 1), ("workers", 0), ("stop_after", 0)):
             value = getattr(self, name)
             _require(value is None or value >= least, f"{name} is {value}; it must be at least {least}.")
-        _require(self.minutes is None or self.minutes > 0, f"minutes is {self.minutes}; it must be above 0.")
-        _require(self.lr is None or self.lr > 0, f"lr is {self.lr}; it must be above 0.")
-        _require(len(self.crop) <= 2 and all(c >= 8 for c in self.crop), f"crop is {self.crop}; one or two numbers from 8 up.")
-        _require(self.optim.accumulate >= 1, f"optim.accumulate is {self.optim.accumulate}; it must be at least 1.")
-        _require(self.optim.clip >= 0, f"optim.clip is {self.optim.clip}; it must be at least 0.")
-        _require(self.optim.ema is None or 0 <= self.optim.ema < 1, f"optim.ema is {self.optim.ema}; it must be in [0, 1).")
-        _require(0 <= self.schedule.warmup < 1, f"schedule.warmup is {self.schedule.warmup}; it must be in [0, 1).")
-        _require(not (self.resume and self.weights), "--resume goes on with the run's own weights; leave --weights out.")
+        _require(self.minutes is None or 0 < self.minutes < math.inf, f"minutes is {self.minutes}; it must be above 0.")
+        _require(self.lr is None or 0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0.")
+        crop = self.crop
+        _require(len(crop) <= 2 and all(c >= 8 for c in crop), f"crop is {crop}; give one or two numbers from 8 up.")
 
 
 def _require(fine: bool, message: str) -> None:

@@ -1,16 +1,17 @@
 """U-Net (Ronneberger, Fischer, Brox 2015, 1505.04597): a contracting path, an expanding path, skips between them.
 
-The plain variant is the textbook's: padded 3x3 convolutions with batch norm, transposed convolutions up, 31,044,821 parameters
-for 3 channels and 21 classes. `2015` is the paper's own net: no norm, no padding inside, dropout at the bottom, and the image
-mirrored at its borders so that the answer still covers all of it. `fold` moves blocks of pixels into channels before the first
-convolution and out of them after the last (sub-pixel convolution, Shi et al. 2016, 1609.05158): most of the time of a narrow
-U-Net goes into its largest grid, and a fold of 2 has a quarter of it.
+The plain variant is the textbook's: padded 3x3 convolutions with batch norm, transposed convolutions up, 31,044,821
+parameters for 3 channels and 21 classes. `2015` is the paper's own net: no norm, no padding inside, dropout at the
+bottom, and the image mirrored at its borders so that the answer still covers all of it. `fold` moves blocks of pixels
+into channels before the first convolution and out of them after the last (sub-pixel convolution, Shi et al. 2016,
+1609.05158): most of the time of a narrow U-Net goes into its largest grid, and a fold of 2 has a quarter of it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,11 @@ from torch.nn import functional as F
 from pixelwise.core.outputs import Dense, Frame
 from pixelwise.errors import ConfigError
 
-PAPER = {"title": "U-Net: Convolutional Networks for Biomedical Image Segmentation", "year": 2015, "arxiv": "1505.04597"}
+PAPER = {
+    "title": "U-Net: Convolutional Networks for Biomedical Image Segmentation",
+    "year": 2015,
+    "arxiv": "1505.04597",
+}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
@@ -30,15 +35,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "2015": {"norm": "none", "padding": "valid", "dropout": 0.5},
 }
 
-Norm = Literal["batch", "group", "instance", "none"]
-
-
 def _norm(kind: str, channels: int) -> nn.Module:
     if kind == "group":  # 8 channels a group, as far as they divide
         return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
-    return {"batch": nn.BatchNorm2d, "instance": lambda c: nn.InstanceNorm2d(c, affine=True), "none": lambda c: nn.Identity()}[kind](
-        channels
-    )
+    if kind == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    return nn.BatchNorm2d(channels) if kind == "batch" else nn.Identity()
 
 
 class DoubleConv(nn.Sequential):
@@ -74,12 +76,12 @@ class Up(nn.Module):
 class UNet(nn.Module):
     """`width` channels at full size, doubled at each of `depth` halvings.
 
-    net(images [B, C, H, W]) -> Dense with logits [B, K, H, W]; any H, W from `min_size` up, padded inside and cut again.
+    net(images [B, C, H, W]) -> Dense with logits [B, K, H, W]; any H, W from `min_size` up, padded inside and cut.
     """
 
     min_size = 8
 
-    def __init__(self, *, classes: int, channels: int, width: int, depth: int, norm: Norm, up: str, padding: str,
+    def __init__(self, *, classes: int, channels: int, width: int, depth: int, norm: str, up: str, padding: str,
                  bias: bool, dropout: float, fold: int) -> None:  # fmt: skip
         super().__init__()
         widths = [width * 2**i for i in range(depth + 1)]
@@ -87,8 +89,8 @@ class UNet(nn.Module):
         self.stride, self.margin = fold * 2**depth, 0 if padding == "same" else _valid_margin(depth)
         self.fold = fold
         self.stem = DoubleConv(channels * fold**2, width, **settings)
-        self.down = nn.ModuleList(DoubleConv(a, b, **settings) for a, b in zip(widths, widths[1:]))
-        self.up = nn.ModuleList(Up(b, a, up=up, **settings) for a, b in reversed(list(zip(widths, widths[1:]))))
+        self.down = nn.ModuleList(DoubleConv(a, b, **settings) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(Up(b, a, up=up, **settings) for a, b in reversed(list(pairwise(widths))))
         self.drop = nn.Dropout(dropout)
         self.head = nn.Conv2d(width, classes * fold**2, 1)
         self.apply(_initialise)
@@ -169,8 +171,9 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def build(*, classes: int, channels: int = 3, width: int = 64, depth: int = 4, norm: str = "batch", up: str = "transposed",
-          padding: str = "same", bias: bool = True, dropout: float = 0.0, fold: int = 1) -> UNet:  # fmt: skip
+def build(*, classes: int, channels: int = 3, width: int = 64, depth: int = 4, norm: str = "batch",
+          up: str = "transposed", padding: str = "same", bias: bool = True, dropout: float = 0.0,
+          fold: int = 1) -> UNet:  # fmt: skip
     """U-Net with numbers.
 
     channels  of the input               width    channels at full size        depth  halvings (1 to 6)
@@ -178,13 +181,17 @@ def build(*, classes: int, channels: int = 3, width: int = 64, depth: int = 4, n
     padding   same, or valid: the 2015 paper's, with mirrored borders     bias   in convolutions before a norm
     dropout   after the two deepest blocks        fold     side of the pixel blocks folded into channels (1: none)
     """
-    for name, value, allowed in (("norm", norm, ("batch", "group", "instance", "none")), ("up", up, ("transposed", "bilinear")),
-                                 ("padding", padding, ("same", "valid")), ("depth", depth, (1, 2, 3, 4, 5, 6)), ("fold", fold, (1, 2, 4))):  # fmt: skip
+    words = {"norm": (norm, ("batch", "group", "instance", "none")), "up": (up, ("transposed", "bilinear")),
+             "padding": (padding, ("same", "valid")), "depth": (depth, (1, 2, 3, 4, 5, 6)),
+             "fold": (fold, (1, 2, 4))}  # fmt: skip
+    for name, (value, allowed) in words.items():
         if value not in allowed:
             raise ConfigError(f"U-Net: {name} is {value!r}; it can be {', '.join(map(str, allowed))}.")
     if fold > 1 and padding == "valid":
         raise ConfigError("U-Net: fold goes with padding='same'.")
     if width < 1 or channels < 1 or not 0 <= dropout < 1:
-        raise ConfigError(f"U-Net: width {width} and channels {channels} must be at least 1, dropout {dropout} in [0, 1).")
-    return UNet(classes=classes, channels=channels, width=width, depth=depth, norm=norm, up=up, padding=padding, bias=bias,
-                dropout=dropout, fold=fold)  # type: ignore[arg-type]  # fmt: skip
+        raise ConfigError(
+            f"U-Net: width {width} and channels {channels} must be at least 1, dropout {dropout} in [0, 1)."
+        )
+    return UNet(classes=classes, channels=channels, width=width, depth=depth, norm=norm, up=up, padding=padding,
+                bias=bias, dropout=dropout, fold=fold)  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from pixelwise.core.machine import pick_device
 from pixelwise.core.modelfile import ModelCard, load_model
 from pixelwise.core.outputs import Output
 from pixelwise.core.segments import Segments
@@ -21,19 +22,6 @@ from pixelwise.tasks import make_task
 from pixelwise.views import View, look, parse
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the GPU where there is one. Raises ConfigError for one that does not exist here."""
-    if device is None or device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"The device '{device}' cannot be used here ({reason}); try device=cpu.") from error
-    return chosen
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
@@ -107,7 +95,7 @@ def load(path: str | Path, device: str | torch.device | None = None, tta: str | 
 
     >>> segments = load("runs/first/model.safetensors")("photo.jpg")
     """
-    chosen, views = choose_device(device), parse(tta)
+    chosen, views = pick_device(device), parse(tta)
     autocast(chosen, precision)  # a wrong word is refused before the weights are read
     net, card = load_model(path, chosen)
     task = task_of(card, path)

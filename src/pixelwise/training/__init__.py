@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.config import TrainSettings, from_dict
-from pixelwise.training.loop import Run, Training
+from pixelwise.training.folder import Run
+from pixelwise.training.loop import Training
 
 __all__ = ["Run", "Training", "train"]
 

@@ -67,14 +67,15 @@ class Log:
         if self.speaks:
             try:
                 self.path.touch()
-                with self.path.open("r+b") as file:  # what was written after the state that is resumed from did not happen
+                with self.path.open("r+b") as file:  # what was written after the state that is gone on from goes
                     file.truncate(min(self._start, self.path.stat().st_size))
             except OSError as error:
                 raise output_error(self.path, error) from error
         if self._tensorboard:
             self._events = _event_writer(self.path.parent / "tensorboard")
         if self.speaks and self.console.is_terminal:
-            columns = (BarColumn(28), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn(), TextColumn("{task.description}"))
+            percent, text = TextColumn("{task.percentage:3.0f} %"), TextColumn("{task.description}")
+            columns = (BarColumn(28), percent, TimeElapsedColumn(), text)
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._bar.start()
             self._bar.add_task("starting", total=1.0)
@@ -84,7 +85,9 @@ class Log:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=share, description=text)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
         if self._events is not None:

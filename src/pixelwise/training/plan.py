@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.config import TrainSettings, parse_options
-from pixelwise.core.sample import Preprocessing
+from pixelwise.core.sample import Batch, Preprocessing, Sample, collate
+from pixelwise.core.segments import Segments
 from pixelwise.data.dataset import DataSet
 from pixelwise.data.statistics import Statistics
 from pixelwise.losses.weights import class_weights
 from pixelwise.tasks import Instance, Panoptic, Semantic
-from pixelwise.training.machine import activation_bytes, fit_batch
+from pixelwise.training.memory import activation_bytes, fit_batch, memory_limit
 
 Task = Semantic | Instance | Panoptic
 IMAGES_TO_SEE = {"cpu": 12_000, "cuda": 60_000}  # training images drawn in all, where no length is given
@@ -43,6 +44,11 @@ class Plan:
     precision: str
     said: tuple[str, ...] = ()
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """Read back from run.json."""
+        return cls(**{**data, "crop": tuple(data["crop"]), "said": tuple(data["said"])})
+
 
 def preprocessing_of(dataset: DataSet, stats: Statistics) -> Preprocessing:
     """Channels, range, mean and deviation from the data."""
@@ -53,7 +59,8 @@ def preprocessing_of(dataset: DataSet, stats: Statistics) -> Preprocessing:
                          mean=tuple(float(m) for m in stats.mean), std=std)  # fmt: skip
 
 
-def make_plan(settings: TrainSettings, dataset: DataSet, stats: Statistics, images: int, device: torch.device, precision: str) -> Plan:
+def make_plan(settings: TrainSettings, dataset: DataSet, stats: Statistics, images: int, device: torch.device,
+              precision: str) -> Plan:  # fmt: skip
     """Fills in what `settings` leaves open; `images` is how many there are to train on."""
     said: list[str] = []
     kind = "cpu" if device.type == "cpu" else "cuda"
@@ -66,12 +73,12 @@ def make_plan(settings: TrainSettings, dataset: DataSet, stats: Statistics, imag
     every = settings.evaluate_every
     if every is None and minutes is None:
         every = max(1, math.ceil(50 / max(1, images // batch)))
-    cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = settings.workers
     if workers is None:
         workers = 0 if cores == 1 else 1 if kind == "cpu" else min(8, cores - 1)
-    return Plan(crop, batch, epochs, minutes, settings.lr or RATES[settings.optim.name], workers, _cache(settings, dataset, stats, images),
-                every, str(device), precision, tuple(said))  # fmt: skip
+    lr, cache = settings.lr or RATES[settings.optim.name], _cache(settings, dataset, stats, images)
+    return Plan(crop, batch, epochs, minutes, lr, workers, cache, every, str(device), precision, tuple(said))
 
 
 def _crop(settings: TrainSettings, stats: Statistics, kind: str, said: list[str]) -> tuple[int, int]:
@@ -93,16 +100,27 @@ def _cache(settings: TrainSettings, dataset: DataSet, stats: Statistics, images:
     return bytes_each * images < CACHE_BYTES
 
 
-def fit(plan: Plan, settings: TrainSettings, net: nn.Module, preprocessing: Preprocessing, device: torch.device,
-        autocast: Callable[[], Any], loss: Callable[[Any], Tensor]) -> Plan:  # fmt: skip
-    """The plan with a batch size that memory holds. Raises MemoryLimitError where none does."""
-    images = torch.zeros(2, preprocessing.channels, *plan.crop, device=device).contiguous(memory_format=torch.channels_last)
-    per_image = activation_bytes(net.train(), images, autocast, loss) // 2
-    fixed = 6 * sum(p.numel() * p.element_size() for p in net.parameters())  # weights, gradients, Adam's two, average, slack
-    batch = fit_batch(plan.batch_size, per_image, fixed, device, asked=settings.batch_size is not None)
-    if batch == plan.batch_size:
+def fit(plan: Plan, settings: TrainSettings, net: nn.Module, dataset: DataSet, task: Task, device: torch.device,
+        step: Callable[[nn.Module, Batch], Tensor]) -> Plan:  # fmt: skip
+    """The plan with a batch size that memory holds. Raises MemoryLimitError where none does.
+
+    step   (net, batch) -> loss: a forward pass as training has it
+    """
+    batch = probe(plan, dataset, task).to(device)
+    with memory_limit("Not even two crops fit: use a smaller --crop or a smaller model."):
+        per_image = activation_bytes(net, lambda trial: step(trial, batch), device) // 2
+    fixed = 6 * sum(p.numel() * p.element_size() for p in net.parameters())  # weights, gradients, Adam's two, averages
+    size = fit_batch(plan.batch_size, per_image, fixed, device, asked=settings.batch_size is not None)
+    if size == plan.batch_size:
         return plan
-    return replace(plan, batch_size=batch, said=(*plan.said, f"batch size {batch}, so that memory suffices"))
+    return replace(plan, batch_size=size, said=(*plan.said, f"batch size {size}, so that memory suffices"))
+
+
+def probe(plan: Plan, dataset: DataSet, task: Task) -> Batch:
+    """Two black crops full of the first class: two, since norms over a batch want more than one."""
+    image = torch.zeros(dataset.channels, *plan.crop, dtype=torch.uint8 if dataset.dtype == "uint8" else torch.uint16)
+    truth = task.view(Segments.from_class_map(torch.zeros(plan.crop, dtype=torch.int64), 255))
+    return collate([Sample(image, truth, "probe")] * 2)
 
 
 def weights_of(settings: TrainSettings, task: Task, stats: Statistics) -> tuple[float, ...]:

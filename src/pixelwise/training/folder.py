@@ -1,0 +1,124 @@
+"""The run folder's `run.json`: what a training was asked and what it decided; read back to go on with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pixelwise.config import TrainSettings, from_dict, to_dict
+from pixelwise.core.atomic import atomic, output_error
+from pixelwise.errors import ConfigError, OutputError
+from pixelwise.training.log import plain
+from pixelwise.training.plan import Plan
+
+OWN = ("data", "out", "resume")  # each call says these itself
+FREE = ("device", "workers", "report", "tensorboard")  # these may change when a run goes on
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished (or interrupted) training.
+
+    out       its folder
+    model     the best model's file, the last one's after Ctrl-C
+    scores    the best scores on the validation split
+    complete  False after Ctrl-C
+    """
+
+    out: Path
+    model: Path
+    scores: dict[str, Any]
+    complete: bool
+
+
+def state_path(out: Path) -> Path:
+    """The file to resume from."""
+    return out / "resume" / "state.safetensors"
+
+
+def how_to_go_on(settings: TrainSettings) -> str:
+    """The command line that resumes."""
+    return shlex.join(["pixelwise", "train", str(settings.data), "--out", str(settings.out), "--resume"])
+
+
+def resumed(settings: TrainSettings) -> tuple[TrainSettings, Plan | None]:
+    """Without --resume the settings as they are, and no plan; with it those of the run in the folder, and its plan.
+
+    Raises OutputError where the folder holds a run and --resume was not given, ConfigError where it holds none and
+    --resume was, and for settings that differ from the run's.
+    """
+    path = settings.out / "run.json"
+    if not settings.resume:
+        if path.exists():
+            raise OutputError(f"{settings.out} holds a run: choose another --out, or go on with it by --resume.")
+        return settings, None
+    if not path.exists():
+        raise ConfigError(f"{settings.out} holds no run to resume (no run.json). Leave --resume out to start one.")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        plan = Plan.from_dict(stored["plan"])
+        own = from_dict(TrainSettings, stored["settings"], source=str(path))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path}: not the settings of a run ({type(error).__name__}: {error}).") from None
+    if own.data.resolve() != settings.data.resolve():
+        raise ConfigError(f"{settings.out} was trained on {own.data}, not on {settings.data}.")
+    said, held = _said(settings), _flat(to_dict(own))
+    for name, value in said.items():
+        if name not in (*OWN, *FREE) and value != held[name]:
+            raise ConfigError(
+                f"--resume goes on with the run's own settings: {name} was {held[name]}, not {value}. Leave it out, or "
+                f"start another run from this one's weights (--weights {settings.out / 'last.safetensors'})."
+            )
+    changed = {name: getattr(settings, name) for name in (*OWN, *FREE) if name in OWN or name in said}
+    return dataclasses.replace(own, **changed), plan
+
+
+def _said(settings: TrainSettings) -> dict[str, Any]:
+    """The settings, by dotted name, that are not at their default."""
+    default = _flat(to_dict(TrainSettings(data=settings.data)))
+    return {name: value for name, value in _flat(to_dict(settings)).items() if value != default[name]}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'optim': {'clip': 1}} -> {'optim.clip': 1}"""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def make_folder(out: Path) -> None:
+    """Makes the folder, before anything slow is done. Raises OutputError where nothing can be written to it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic(out / "run.json.probe") as part:
+            part.touch()
+        (out / "run.json.probe").unlink()
+    except OSError as error:
+        raise error if isinstance(error, OutputError) else output_error(out, error) from error
+
+
+def write_run_json(out: Path, facts: Mapping[str, Any]) -> None:
+    """Writes run.json whole."""
+    with atomic(out / "run.json") as part:
+        part.write_text(json.dumps(plain(dict(facts)), indent=1), encoding="utf-8")
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and whether files differ from it, of the folder one works in; None outside a repository."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
