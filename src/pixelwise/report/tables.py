@@ -44,6 +44,7 @@ NAMES = {
     "loss": ("loss", "on the data that was scored"),
 }
 PRIMARY = ("pq", "ap", "miou")
+COUNTS = ("tp", "fp", "fn")
 HEADLINES = ("pixel_accuracy", "mean_accuracy", "mdice", "fwiou", "sq", "rq", "pq_things", "pq_stuff", "ap50", "ap75",
              "ar", "ap_small", "ap_medium", "ap_large", "boundary_iou", "boundary_f", "instance_f1")  # fmt: skip
 
@@ -116,11 +117,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """`columns` (name, explanation); `rows` (class name, colour, cells); `means` one cell per column."""
+    """`columns` (name, explanation); `rows` (class name, colour, cells); `means` one cell per column: of counts the sum."""
 
     columns: list[tuple[str, str]]
     rows: list[tuple[str, str, list[Cell]]]
     means: list[Cell]
+    counted: bool  # whether some columns are counts
 
 
 def class_table(
@@ -138,10 +140,10 @@ def class_table(
         body.append([Cell(percent(s, 2 if s < 0.1 else 1), float(s), float(s)) for s in shares])
     for key in sorted(per_class, key=_order):
         columns.append(name_of(key))
-        body.append([_cell(value, key in ("tp", "fp", "fn")) for value in per_class[key]])
+        body.append([_cell(value, key in COUNTS) for value in per_class[key]])
     rows = [(name, css(classes.colours[k]), [column[k] for column in body]) for k, name in enumerate(classes.names)]
     means = [_mean(column, name) for column, (name, _) in zip(body, columns)]
-    return ClassTable(columns, rows, means)
+    return ClassTable(columns, rows, means, any(key in COUNTS for key in per_class))
 
 
 def _is_row(key: str, value: Any, length: int) -> bool:
