@@ -117,7 +117,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """`columns` (name, explanation); `rows` (class name, colour, cells); `means` a cell per column (of counts the sum)."""
+    """`columns` (name, explanation); `rows` (class, colour, cells); `means` a cell per column (of counts the sum)."""
 
     columns: list[tuple[str, str]]
     rows: list[tuple[str, str, list[Cell]]]
