@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "2015": {"norm": "none", "padding": "valid", "dropout": 0.5},
 }
 
+
 def _norm(kind: str, channels: int) -> nn.Module:
     if kind == "group":  # 8 channels a group, as far as they divide
         return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
@@ -87,7 +88,7 @@ class UNet(nn.Module):
         widths = [width * 2**i for i in range(depth + 1)]
         settings: dict[str, Any] = {"norm": norm, "bias": bias, "pad": 1 if padding == "same" else 0}
         self.stride, self.margin = fold * 2**depth, 0 if padding == "same" else _valid_margin(depth)
-        self.fold = fold
+        self.fold, self.norm = fold, norm
         self.stem = DoubleConv(channels * fold**2, width, **settings)
         self.down = nn.ModuleList(DoubleConv(a, b, **settings) for a, b in pairwise(widths))
         self.up = nn.ModuleList(Up(b, a, up=up, **settings) for a, b in reversed(list(pairwise(widths))))
@@ -118,10 +119,17 @@ class UNet(nn.Module):
         """Mirrors the borders: up to a multiple of the stride, and by the margin that unpadded convolutions eat."""
         height, width = images.shape[-2:]
         if self.margin == 0:
-            return mirror(images, (0, -height % self.stride, 0, -width % self.stride))
+            below, right = -height % self.stride, -width % self.stride
+            if (height + below, width + right) == (self.stride, self.stride) and self._norms_over_cells(len(images)):
+                below += self.stride
+            return mirror(images, (0, below, 0, right))
         extra = [_valid_size(n, self.stride) - n - 2 * self.margin for n in (height, width)]
         m = self.margin
         return mirror(images, (m, m + extra[0], m, m + extra[1]))
+
+    def _norms_over_cells(self, batch: int) -> bool:
+        """Whether a norm takes its statistics at the bottom over one image's cells: one alone has no deviation."""
+        return self.norm == "instance" or (self.norm == "batch" and self.training and batch == 1)
 
 
 def mirror(images: Tensor, pads: tuple[int, int, int, int]) -> Tensor:
@@ -131,7 +139,9 @@ def mirror(images: Tensor, pads: tuple[int, int, int, int]) -> Tensor:
         return images
     rows = _mirrored(images.shape[2], top, bottom, images.device)
     columns = _mirrored(images.shape[3], left, right, images.device)
-    return images[:, :, rows][:, :, :, columns]
+    padded = images[:, :, rows][:, :, :, columns]  # loses the memory format
+    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    return padded.contiguous(memory_format=torch.channels_last) if last else padded
 
 
 def _mirrored(size: int, before: int, after: int, device: torch.device) -> Tensor:
@@ -185,13 +195,16 @@ def build(*, classes: int, channels: int = 3, width: int = 64, depth: int = 4, n
              "padding": (padding, ("same", "valid")), "depth": (depth, (1, 2, 3, 4, 5, 6)),
              "fold": (fold, (1, 2, 4))}  # fmt: skip
     for name, (value, allowed) in words.items():
-        if value not in allowed:
+        if isinstance(value, bool) or value not in allowed:
             raise ConfigError(f"U-Net: {name} is {value!r}; it can be {', '.join(map(str, allowed))}.")
     if fold > 1 and padding == "valid":
         raise ConfigError("U-Net: fold goes with padding='same'.")
-    if width < 1 or channels < 1 or not 0 <= dropout < 1:
-        raise ConfigError(
-            f"U-Net: width {width} and channels {channels} must be at least 1, dropout {dropout} in [0, 1)."
-        )
+    for name, number in {"width": width, "channels": channels}.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ConfigError(f"U-Net: {name} is {number!r}; it must be a whole number from 1 up.")
+    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        raise ConfigError(f"U-Net: dropout is {dropout!r}; it must be a number in [0, 1).")
+    if not isinstance(bias, bool):
+        raise ConfigError(f"U-Net: bias is {bias!r}; it can be true or false.")
     return UNet(classes=classes, channels=channels, width=width, depth=depth, norm=norm, up=up, padding=padding,
                 bias=bias, dropout=dropout, fold=fold)  # fmt: skip

@@ -1,0 +1,203 @@
+"""U-Net against a textbook U-Net written here in another style, the paper's geometry, and every size from 8 up."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pixelwise.core.outputs import Frame
+from pixelwise.core.registry import create_model
+from pixelwise.errors import ConfigError
+from pixelwise.models.unet import _valid_margin, _valid_size, mirror
+
+
+def count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def on_meta(classes: int, **options: object) -> nn.Module:
+    with torch.device("meta"):
+        return create_model("unet", classes=classes, **options)
+
+
+def small(**options: object) -> nn.Module:
+    torch.manual_seed(0)
+    return create_model("unet", **{"classes": 3, "width": 4, "depth": 4, **options})
+
+
+@pytest.mark.parametrize(("classes", "with_bias", "without"), [
+    (1, 31_043_521, 31_037_633), (2, 31_043_586, 31_037_698), (19, 31_044_691, 31_038_803), (21, 31_044_821, 31_038_933),
+])  # fmt: skip
+def test_parameter_counts_are_the_published_ones(classes, with_bias, without):
+    assert count(on_meta(classes)) == with_bias
+    assert count(on_meta(classes, bias=False)) == without
+    assert count(on_meta(classes, channels=1)) == with_bias - 1152
+
+
+def textbook(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """The textbook's net as a function of a flat list of weights: 64 to 1024 by four poolings, and up again."""
+    weights = iter(state.values())
+
+    def twice(x: Tensor) -> Tensor:
+        for _ in range(2):
+            kernel, bias, gamma, beta, mean, var, _ = (next(weights) for _ in range(7))
+            x = F.conv2d(x, kernel, bias, padding=1)
+            x = ((x - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt()) * gamma[:, None, None]
+            x = (x + beta[:, None, None]).clamp(min=0)
+        return x
+
+    levels = [twice(x)]
+    for _ in range(4):
+        levels.append(twice(F.max_pool2d(levels[-1], kernel_size=2, stride=2)))
+    x = levels.pop()
+    while levels:
+        kernel, bias = next(weights), next(weights)
+        x = F.conv_transpose2d(x, kernel, bias, stride=2)
+        x = twice(torch.cat((levels.pop(), x), 1))
+    return F.conv2d(x, next(weights), next(weights))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(16, 16), (48, 64)])
+def test_equals_the_textbook_net_with_the_same_weights(size):
+    net = small(classes=21).eval()
+    for name, value in net.state_dict().items():
+        if name.endswith("running_mean"):
+            value.normal_()
+        elif name.endswith("running_var"):
+            value.uniform_(0.5, 2)
+    x = torch.randn(2, 3, *size)
+    torch.testing.assert_close(net(x).logits, textbook(net.state_dict(), x), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [
+    {}, {"up": "bilinear"}, {"norm": "group"}, {"norm": "instance"}, {"norm": "none"}, {"fold": 2}, {"fold": 4},
+    {"padding": "valid", "depth": 3}, {"padding": "valid", "norm": "none"}, {"depth": 1}, {"depth": 6, "width": 1},
+    {"bias": False}, {"channels": 5},
+], ids=str)  # fmt: skip
+def test_any_size_from_8_up(options):
+    net = small(**options).eval()
+    channels = options.get("channels", 3)
+    for height, width in ((8, 8), (9, 31), (33, 65), (100, 100)):
+        output = net(torch.randn(1, channels, height, width))
+        assert output.full().shape == (1, 3, height, width)
+        assert output.full().isfinite().all()
+        assert output.frames == (Frame.whole(height, width),)
+
+
+@torch.no_grad()
+def test_an_image_of_pascal_voc():
+    assert small(classes=21).eval()(torch.randn(1, 3, 375, 500)).full().shape == (1, 21, 375, 500)
+
+
+def test_the_paper_sees_572_pixels_for_388():
+    net = create_model("unet-2015", classes=2, channels=1, width=2).eval()
+    x, seen = torch.randn(1, 1, 388, 388), []
+    net.stem.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0].shape[-1], output.shape[-1])))
+    net.down[-1].register_forward_hook(lambda module, inputs, output: seen.append(output.shape[-1]))
+    net.head.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[-1]))
+    net(x)
+    assert seen == [(572, 568), 28, 388]
+    assert _valid_margin(4) == 92
+    assert [_valid_size(n, 16) for n in (1, 388, 389)] == [188, 572, 588]
+
+
+@torch.no_grad()
+def test_unpadded_answers_are_those_of_the_middle():
+    """A pixel of the 2015 net's answer depends on what is around it alone, not on the zeros of a padded net."""
+    net = small(padding="valid", norm="none", depth=2).eval()
+    big = torch.randn(1, 3, 96, 96)
+    inner = big[:, :, 8:88, 8:88]  # shifted by a multiple of the stride
+    m = net.margin
+    torch.testing.assert_close(
+        net(big).logits[:, :, m + 8 : -m - 8, m + 8 : -m - 8], net(inner).logits[:, :, m:-m, m:-m], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_mirrored_borders():
+    x = torch.arange(12.0).view(1, 1, 3, 4)
+    assert torch.equal(mirror(x, (2, 2, 3, 3)), F.pad(x, (3, 3, 2, 2), mode="reflect"))
+    far = mirror(x, (0, 9, 0, 0))[0, 0, :, 0]  # more than the image has: mirrored again
+    assert far.tolist() == [0, 4, 8, 4, 0, 4, 8, 4, 0, 4, 8, 4]
+    assert torch.equal(mirror(x[:, :, :1], (1, 2, 0, 0)), x[:, :, :1].expand(-1, -1, 4, -1))
+    assert mirror(x, (0, 0, 0, 0)) is x
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("norm", ["batch", "group", "instance", "none"])
+def test_a_batch_of_two_is_two_batches_of_one(norm):
+    net, x = small(norm=norm).eval(), torch.randn(2, 3, 40, 56)
+    one = torch.cat([net(x[:1]).logits, net(x[1:]).logits])
+    torch.testing.assert_close(net(x).logits, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["unet", "unet-2015", "unet-bilinear", "unet-folded"])
+def test_every_parameter_has_a_gradient(variant):
+    net = create_model(variant, classes=3, width=4)
+    net(torch.randn(2, 3, 32, 48)).full().square().mean().backward()
+    still = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not still
+    # a bias before a batch norm is taken away again; all else moves
+    moved = [n for n, p in net.named_parameters() if p.grad.abs().max() > 0]
+    assert len(moved) > len(list(net.parameters())) / 2
+
+
+def test_one_image_of_one_cell_trains():
+    for norm in ("batch", "instance"):
+        small(norm=norm).train()(torch.randn(1, 3, 16, 16)).logits.sum().backward()
+
+
+@torch.no_grad()
+def test_bf16_and_channels_last():
+    net, x = small().eval(), torch.randn(1, 3, 32, 32)
+    plain = net(x).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        half = net(x).logits
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), plain, rtol=0.1, atol=0.1)
+    last = net.to(memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last)).logits
+    torch.testing.assert_close(last, plain, rtol=1e-4, atol=1e-4)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def test_channels_last_stays_where_the_image_is_padded():
+    seen = []
+    net = small().eval().to(memory_format=torch.channels_last)
+    net.stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    net(torch.randn(1, 3, 33, 47).contiguous(memory_format=torch.channels_last))
+    assert seen[0].shape[-2:] == (48, 48)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def test_fold_moves_blocks_into_channels():
+    net, x = small(fold=2, depth=1).eval(), torch.randn(1, 3, 32, 32)
+    seen = []
+    net.stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    net(x)
+    assert seen[0].shape == (1, 12, 16, 16)
+    torch.testing.assert_close(seen[0][0, 1], x[0, 0, ::2, 1::2])
+    assert net.head.out_channels == 12
+
+
+def test_dropout_only_in_training():
+    net, x = small(dropout=0.5), torch.randn(1, 3, 32, 32)
+    assert not torch.equal(net.train()(x).logits, net(x).logits)
+    assert torch.equal(net.eval()(x).logits, net(x).logits)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"norm": "layer"}, "norm is 'layer'.*batch, group"), ({"up": "nearest"}, "up is 'nearest'"),
+    ({"padding": "full"}, "padding is 'full'"), ({"depth": 0}, "depth is 0"), ({"depth": 7}, "depth is 7"),
+    ({"fold": 3}, "fold is 3"), ({"fold": 2, "padding": "valid"}, "fold goes with"), ({"width": 0}, "width is 0"),
+    ({"channels": 0}, "channels is 0"), ({"dropout": 1.0}, "dropout is 1.0"), ({"widht": 3}, "did you mean 'width'"),
+    ({"width": "wide"}, "width"), ({"dropout": "much"}, "dropout"), ({"width": 2.5}, "width"),
+    ({"bias": "no"}, "bias"), ({"depth": True}, "depth"),
+])  # fmt: skip
+def test_refused_options(options, message):
+    with pytest.raises(ConfigError, match=message):
+        create_model("unet", classes=2, **options)
