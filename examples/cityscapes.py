@@ -3,8 +3,9 @@
     python examples/cityscapes.py CITYSCAPES                     leftImg8bit/ and gtFine/ as they are unpacked
     python examples/cityscapes.py STREETS --minutes 2            drawn streets have the same layout
 
-Files pair by name and not by their order, the ids on disk become the 19 training ids and all others void, image and map are
-transformed together, the map by nearest neighbours and never by colour, and scores are pooled over the split at full size.
+Files pair by name and not by their order, the ids on disk become the 19 training ids and all others void, image and map
+are transformed together, the map by nearest neighbours and never by colour, and scores are pooled over the split at
+full size.
 """
 
 from __future__ import annotations
@@ -31,9 +32,18 @@ def main(words: list[str] | None = None) -> dict:
         print(f"{split}: {len(records)} images")
 
     run = pixelwise.train(
-        options.data, model=options.model, task="semantic", out=options.out, epochs=options.epochs, minutes=options.minutes,
-        batch_size=options.batch_size, crop=options.crop, loss="ce+dice", optim={"name": "sgd"}, schedule={"name": "poly"},
-    )  # fmt: skip
+        options.data,
+        model=options.model,
+        task="semantic",
+        out=options.out,
+        epochs=options.epochs,
+        minutes=options.minutes,
+        batch_size=options.batch_size,
+        crop=options.crop,
+        loss="ce+dice",
+        optim={"name": "sgd"},
+        schedule={"name": "poly"},
+    )
 
     scores = pixelwise.evaluate(run.model, options.data, split="val", tta="flip")
     for name, iou in zip(scores.classes.names, scores.metrics["iou"]):

@@ -41,8 +41,12 @@ def main() -> None:
     pixelwise("evaluate", model, streets, "--split", "test")
     pixelwise("predict", model, streets / "leftImg8bit" / "test", "--out", out / "answers")
     print(f"\nDone in {time.monotonic() - begin:.0f} s. Look at")
-    for path, what in (("run/report.html", "how the training went"), ("run/evaluation-test/report.html", "scores on unseen scenes"),
-                       ("answers", "predictions and overlays"), ("run/model.safetensors", "the model, one file")):  # fmt: skip
+    for path, what in (
+        ("run/report.html", "how the training went"),
+        ("run/evaluation-test/report.html", "scores on unseen scenes"),
+        ("answers", "predictions and overlays"),
+        ("run/model.safetensors", "the model, one file"),
+    ):
         print(f"  {out / path}  {what}")
 
 
