@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from pixelwise.data.doctor import Finding, Findings, admit, examine
-from pixelwise.data.doctor.faults import KINDS
+from pixelwise.data.doctor.kinds import KINDS
 from pixelwise.data.doctor.screen import bar, percent
 from pixelwise.errors import ConfigError, DataError
 
@@ -38,7 +38,7 @@ def mask(path: Path, ids: np.ndarray | None = None) -> Path:
     return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A set of 8 images with nothing wrong: train-0 .. train-3, val-0, val-1, test-0, test-1."""
     for split, count in SPLITS.items():
@@ -89,14 +89,14 @@ def test_image_without_mask(root: Path) -> None:
     (root / "masks/val-0.png").unlink()
     finding = only(root, "image-without-mask", "images/train-1.png", "images/val-0.png")
     assert finding.message == "2 images without a mask"
-    assert f"mv {root}/images/train-1.png {root}-aside/" in finding.remedy
+    assert f"mv {root}/images/train-1.png {root}-aside/" in finding.command
 
 
 def test_mask_without_image(root: Path) -> None:
     mask(root / "masks/stray.png")
     finding = only(root, "mask-without-image", "masks/stray.png")
     assert finding.severity == "warning"
-    assert finding.remedy.endswith(f"rm {root}/masks/stray.png")
+    assert finding.command == f"rm {root}/masks/stray.png"
 
 
 def test_images_without_any_mask(root: Path) -> None:
@@ -108,7 +108,7 @@ def test_images_without_any_mask(root: Path) -> None:
 
 def test_split_lists_name_every_bad_line(root: Path) -> None:
     (root / "splits/val.txt").write_text("val-0\nval-1\nnobody\nval-0\nghost\n")
-    finding = found(examine(root), "layout")
+    finding = found(examine(root), "split-list")
     assert finding.files == ("splits/val.txt",) * 3
     said = " ".join(finding.details)
     assert "line 3: there is no image 'nobody'" in said
@@ -118,7 +118,7 @@ def test_split_lists_name_every_bad_line(root: Path) -> None:
 
 def test_two_files_of_one_name(root: Path) -> None:
     picture(root / "images/train-0.jpg")
-    finding = found(examine(root), "layout")
+    finding = found(examine(root), "same-name")
     assert finding.files == ("images/train-0.png",)
     assert "have the same name but for the ending" in finding.details[0]
 
@@ -277,7 +277,7 @@ def test_unknown_ids(root: Path) -> None:
     mask(root / "masks/val-1.png", ids * 0 + 7)
     finding = only(root, "unknown-ids", "masks/train-3.png", "masks/val-1.png")
     assert finding.details == ("id 7: 5 pixels, id 9: 3 pixels", "id 7: 1,920 pixels")
-    assert f"echo '7 NAME' >> {root}/classes.txt" in finding.remedy
+    assert finding.command == f"echo 7 NAME >> {root}/classes.txt"
 
 
 def test_jpeg_masks(root: Path) -> None:
@@ -354,6 +354,32 @@ def test_one_broken_map_does_not_hide_the_things(root: Path) -> None:
     assert findings.classes is not None
     assert findings.classes.things == ("crop",)
     assert len(findings.censuses["train"].per_image) == 3
+
+
+def test_a_map_with_unknown_ids_does_not_hide_the_things(root: Path) -> None:
+    ids = np.zeros((40, 48), np.uint8)
+    ids[12:28, 12:20] = 1
+    for path in (root / "masks").iterdir():
+        mask(root / "instances" / path.name, ids)
+    mask(root / "masks/train-1.png", ids * 0 + 7)
+    mask(root / "masks/train-2.png", ids[:30])
+    findings = examine(root)
+    assert {f.code for f in findings.of("error")} == {"unknown-ids", "size-differs"}
+    assert findings.classes is not None
+    assert findings.classes.things == ("crop",)
+
+
+def test_both_files_of_a_pair_are_told(root: Path) -> None:
+    cut(root / "images/train-1.png")
+    mask(root / "masks/train-1.png", np.full((40, 48), 7, np.uint8))
+    findings = examine(root)
+    assert found(findings, "unreadable").files == ("images/train-1.png",)
+    assert found(findings, "unknown-ids").files == ("masks/train-1.png",)
+
+
+def test_commands_quote_names(root: Path) -> None:
+    mask(root / "masks/a b's.png")
+    assert found(examine(root, quick=True), "mask-without-image").command.endswith("""/masks/a b'"'"'s.png'""")
 
 
 # -- classes ----------------------------------------------------------------------------------------------------------
@@ -475,7 +501,7 @@ def test_the_terminal(root: Path, width: int) -> None:
     sick(root).print(console)
     console.file.close()
     text = console.export_text()
-    assert max(map(len, text.splitlines())) <= width
+    assert max(len(line) for line in text.splitlines() if not line.startswith("    $ ")) <= width
     order = [text.index(word) for word in ("images ", "ground", "✗ error", "! warning", "3 errors, 1 warning")]
     assert order == sorted(order)
     assert "masks/stray-4.png" in text
@@ -491,7 +517,7 @@ def test_plain_values(root: Path) -> None:
     assert [f["severity"] for f in told["findings"]] == ["error", "error", "error", "warning"]
     strays = told["findings"][-1]
     assert strays["count"] == len(strays["files"]) == 7
-    assert told["statistics"]["train"]["masks"] == 2
+    assert told["statistics"]["train"]["masks"] == 3
     assert told["classes"]["names"] == ["ground", "crop", "weed"]
 
 
@@ -507,7 +533,8 @@ def test_every_kind_has_both_forms() -> None:
     for code, kind in KINDS.items():
         assert "{n" not in kind.one, code
         assert kind.many.format(n=2), code
-        kind.remedy.format(root="r", file="f", aside="a", table="t", id="1")
+        words = {"root": "r", "file": "f", "aside": "a", "table": "t", "id": "1"}
+        assert "{" not in kind.remedy.format(**words) + kind.command.format(**words), code
 
 
 # -- real sets --------------------------------------------------------------------------------------------------------
@@ -540,7 +567,7 @@ def test_real_sets_are_fine(name: str, images: int) -> None:
     if name == "camvid":
         known = [16.85, 23.26, 0.98, 31.66, 4.49, 9.72, 1.17, 1.13, 5.87, 0.64, 0.29]  # % of all pixels, its README
         np.testing.assert_allclose(100 * census.pixels / (367 * 360 * 480), known, atol=0.006)
-        assert "'Road' has 110 times the pixels of 'Bicyclist'" in found(findings, "imbalance").message
+        assert "'Road' has 109 times the pixels of 'Bicyclist'" in found(findings, "imbalance").message
     if name == "cwfid_cropweed":
         assert sum(sum(c.per_image) for c in findings.censuses.values()) == 492
     if name == "dsb2018_nuclei":

@@ -256,8 +256,10 @@ def read_list(path: Path, files: Files) -> list[str]:
             continue
         name = _name_in(line.strip(), files.images, short)
         if name is None:
-            hint = f"; {nearest(line.strip(), short)}" if len(short) < 2000 else "."
-            files.refuse(path, f"{path}, line {number}: there is no image '{line.strip()}'{hint}")
+            hint = nearest(line.strip(), short) if len(short) < 2000 else ""  # seeking takes its time
+            hint = "" if hint.startswith("known") and len(short) > 12 else hint
+            missing = f"{path}, line {number}: there is no image '{line.strip()}'"
+            files.refuse(path, f"{missing}; {hint}" if hint else f"{missing}.")
         elif name in names:
             files.refuse(path, f"{path}, line {number}: '{name}' stands there already, in line {names[name]}.")
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from pixelwise.data.doctor.contents import Contents, look_inside
 from pixelwise.data.doctor.faults import Faults, Finding
 from pixelwise.data.doctor.findings import Findings
 from pixelwise.data.doctor.headers import read_headers
-from pixelwise.data.doctor.inventory import Inventory, assembled, take_inventory
+from pixelwise.data.doctor.inventory import assembled, take_inventory
 from pixelwise.data.doctor.splits import same_files, same_pixels
 from pixelwise.data.look import some
 
@@ -48,16 +48,20 @@ def examine(root: str | Path, *, format: str | None = None, quick: bool = False)
     headers = read_headers(inventory.records, threads, faults)
     same_files(inventory.records, faults)
     closed = faults.files(CLOSED)
-    dataset = assembled(inventory, closed, faults)
+    differing = faults.files(("size-differs",))
+    dataset = assembled(inventory, closed | differing, faults)
     censuses: dict[str, Census] = {}
-    records = _open_records(inventory, dataset, faults.files(CLOSED))
-    looked = _some_records(records) if quick else records
     digests = []
-    for contents in _look(dataset, looked, threads, faults, images=not quick):
+    records = _some(inventory.records) if quick else inventory.records
+    for contents in _look(dataset, records, faults.files(CLOSED), threads, images=not quick):
+        record = contents.record
+        for fault in contents.faults:
+            if not (fault.code == "truth" and differing & {record.semantic, record.instances}):
+                faults.add(fault.code, fault.path, fault.detail, **fault.words)
         if contents.digest is not None:
-            digests.append((contents.digest, contents.record))
+            digests.append((contents.digest, record))
         if dataset is not None and contents.pixels is not None:
-            censuses.setdefault(contents.record.split, Census.empty(len(dataset.classes))).add(contents)
+            censuses.setdefault(record.split, Census.empty(len(dataset.classes))).add(contents)
     if not quick:
         same_pixels(digests, faults)
         if dataset is not None:
@@ -93,13 +97,7 @@ def admit(root: str | Path, format: str | None, say: Callable[[str], None]) -> D
     return findings.dataset
 
 
-def _open_records(inventory: Inventory, dataset: DataSet | None, closed: set[Path]) -> list[Record]:
-    """Records whose files can be decoded."""
-    records = inventory.records if dataset is None else list(dataset)
-    return [r for r in records if not closed & {r.image, r.semantic, r.instances}]
-
-
-def _some_records(records: list[Record]) -> list[Record]:
+def _some(records: list[Record]) -> list[Record]:
     """The records of a sample of masks."""
     labelled = [r for r in records if r.labelled]
     chosen = set(some([r.image for r in labelled], SAMPLE))
@@ -107,22 +105,18 @@ def _some_records(records: list[Record]) -> list[Record]:
 
 
 def _look(
-    dataset: DataSet | None, records: list[Record], threads: int, faults: Faults, *, images: bool
-) -> list[Contents]:
+    dataset: DataSet | None, records: list[Record], closed: set[Path], threads: int, *, images: bool
+) -> Iterator[Contents]:
     """Looks inside the records, in threads, with a bar on a terminal."""
     columns = (TextColumn("reading"), BarColumn(28), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    found = []
-    with ThreadPoolExecutor(threads) as pool, Progress(*columns, console=console, transient=True, disable=not (
-            images and console.is_terminal)) as bar:  # fmt: skip
+    silent = not (images and console.is_terminal)
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        Progress(*columns, console=console, transient=True, disable=silent) as bar,
+    ):
         task, queue = bar.add_task("reading", total=len(records)), iter(records)
         while chunk := list(islice(queue, AHEAD)):
-            for contents in pool.map(lambda r: look_inside(dataset, r, image=images), chunk):
-                found.append(contents)
+            for contents in pool.map(lambda r: look_inside(dataset, r, closed, image=images), chunk):
                 bar.advance(task)
-    differing = faults.files(("size-differs",))
-    for contents in found:
-        for fault in contents.faults:
-            if not (fault.code == "truth" and differing & {contents.record.semantic, contents.record.instances}):
-                faults.add(fault.code, fault.path, fault.detail, **fault.words)
-    return found
+                yield contents

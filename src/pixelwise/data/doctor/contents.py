@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from pixelwise.core.segments import Segments
 from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.io import read_header, read_image, read_mask
 from pixelwise.data.statistics import count_pixels
-from pixelwise.data.table import Colour
+from pixelwise.data.table import Colour, Table
 from pixelwise.data.truth import Maps
 from pixelwise.errors import DataError, ImageError
 
@@ -45,25 +45,30 @@ class Contents:
     nothing: int = 0
 
 
-def look_inside(dataset: DataSet | None, record: Record, *, image: bool) -> Contents:
-    """Reads the truth, and the image too where asked; without a data set each file is only decoded."""
+def look_inside(dataset: DataSet | None, record: Record, closed: Collection[Path], *, image: bool) -> Contents:
+    """Reads the truth, and the image too where asked; not the files in `closed`, of which all is known.
+
+    Without a data set each file is only decoded.
+    """
     contents = Contents(record)
-    if image:
+    if image and record.image not in closed:
         try:
             pixels = read_image(record.image) if dataset is None else dataset.read_pixels(record)
             contents.digest = hashlib.blake2b(pixels.tobytes(), digest_size=16, person=_shape(pixels)).digest()
         except ImageError as error:
             contents.faults.append(Fault("unreadable", error.path, error.reason))
-    if not record.labelled:
-        return contents
-    if dataset is None:
-        for path in filter(None, (record.semantic, record.instances)):
-            contents.faults += diagnose_map(path, None)
-        return contents
-    try:
-        _count(contents, dataset.reader(record), dataset)
-    except DataError as error:
-        contents.faults += diagnose(dataset, record, error)
+    maps = [path for path in (record.semantic, record.instances) if path and path not in closed]
+    if dataset is None or len(maps) < bool(record.semantic) + bool(record.instances):
+        known = replace(record, semantic=record.semantic if record.semantic in maps else None,
+                        instances=record.instances if record.instances in maps else None)  # fmt: skip
+        reader = dataset.reader if dataset is not None else None
+        aliases = reader.aliases if isinstance(reader, Maps) else ()
+        contents.faults += diagnose_record(reader.table if isinstance(reader, Maps) else None, known, aliases)
+    elif maps:
+        try:
+            _count(contents, dataset.reader(record), dataset)
+        except DataError as error:
+            contents.faults += diagnose(dataset, record, error)
     return contents
 
 
@@ -90,30 +95,35 @@ def _count(contents: Contents, truth: Segments, dataset: DataSet) -> None:
 
 def diagnose(dataset: DataSet, record: Record, error: DataError) -> list[Fault]:
     """Why the truth of a record was refused: every fault of its files, not only the first."""
-    if not isinstance(dataset.reader, Maps):
-        path = error.path if isinstance(error, ImageError) else record.semantic or record.instances or record.image
-        return [Fault("unreadable" if isinstance(error, ImageError) else "truth", path, _said(error, path))]
     faults = []
-    colours = dataset.reader.table.colours or None
-    if record.semantic:
-        faults += diagnose_map(record.semantic, colours) or _unknown_ids(dataset.reader, record.semantic, colours)
-    if record.instances:
-        faults += diagnose_map(record.instances, None)
+    if isinstance(dataset.reader, Maps):
+        faults = diagnose_record(dataset.reader.table, record, dataset.reader.aliases)
     if not faults:
         named = [p for p in (record.instances, record.semantic) if p and str(error).startswith(str(p))]
         path = named[0] if named else record.semantic or record.instances or record.image
-        faults.append(Fault("truth", path, _said(error, path)))
+        code = "unreadable" if isinstance(error, ImageError) else "truth"
+        faults.append(Fault(code, path, str(error).removeprefix(str(path)).lstrip(": ")))
     return faults
 
 
-def _said(error: DataError, path: Path) -> str:
-    return str(error).removeprefix(str(path)).lstrip(": ")
+def diagnose_record(table: Table | None, record: Record, aliases: Collection[int] = ()) -> list[Fault]:
+    """What is wrong with each of a record's maps: whether it can be read, and ids that the table does not know."""
+    faults = []
+    colours = table.colours or None if table else None
+    if record.semantic:
+        faults += diagnose_map(record.semantic, colours)
+        if table and not faults:
+            faults += _unknown_ids(table, aliases, record.semantic, colours)
+    if record.instances:
+        faults += diagnose_map(record.instances, None)
+    return faults
 
 
-def _unknown_ids(reader: Maps, path: Path, colours: Mapping[Colour, int] | None) -> list[Fault]:
+def _unknown_ids(
+    table: Table, aliases: Collection[int], path: Path, colours: Mapping[Colour, int] | None
+) -> list[Fault]:
     """Ids [H, W] that neither class, void, nothing nor alias explains, with their pixels."""
-    classes = reader.table.classes
-    known = {*classes.ids, *classes.void, *reader.table.nothing, *reader.aliases}
+    known = {*table.classes.ids, *table.classes.void, *table.nothing, *aliases}
     found, counts = np.unique(read_mask(path, colours), return_counts=True)
     strange = [(i, n) for i, n in zip(found.tolist(), counts.tolist()) if i not in known]
     if not strange:

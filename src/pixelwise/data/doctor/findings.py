@@ -11,8 +11,9 @@ from rich.console import Console
 from pixelwise.core.classes import Classes
 from pixelwise.data.dataset import DataSet
 from pixelwise.data.doctor.census import Census
-from pixelwise.data.doctor.faults import Finding, Severity
+from pixelwise.data.doctor.faults import Finding
 from pixelwise.data.doctor.headers import Headers
+from pixelwise.data.doctor.kinds import Severity
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
 from pixelwise.core import registry
 from pixelwise.data.dataset import DataSet, Record, open_data, recognise
-from pixelwise.data.doctor.contents import diagnose_map
+from pixelwise.data.doctor.contents import diagnose_record
 from pixelwise.data.doctor.faults import Faults
 from pixelwise.data.formats.folder import Format, assemble, paired
 from pixelwise.data.layout import Files, Layout, gather, split_files
 from pixelwise.data.look import some
 from pixelwise.data.table import find_table, read_table
-from pixelwise.errors import DataError, ImageError, PixelwiseError
+from pixelwise.errors import DataError, PixelwiseError
 
 
 @dataclass
@@ -47,12 +48,13 @@ def take_inventory(root: Path, format: str | None, faults: Faults) -> Inventory:
     names = split_files(root, layout, files, seed=0)
     splits, unpaired = paired(files, names, missing="skip")
     for path, message in collected:
-        faults.add("layout", None if path == root else path, _without(message, path))
+        code = "layout" if path == root else "split-list" if path.suffix == ".txt" else "same-name"
+        faults.add(code, None if path == root else path, _without(message, path))
     for path in files.lonely:
         faults.add("mask-without-image", path)
     for path in unpaired:
         faults.add("image-without-mask", path)
-    return Inventory(root, name, splits, [n for n in files.notes if "left out, the first" not in n])
+    return Inventory(root, name, splits, _untold(files.notes))
 
 
 def _without(message: str, path: Path) -> str:
@@ -75,12 +77,16 @@ def _opened(root: Path, name: str, module: ModuleType, faults: Faults) -> Invent
         return Inventory(root, name)
     for path in dataset.unpaired:
         faults.add("image-without-mask", path)
-    notes = [n for n in dataset.notes if "left out, the first" not in n]
-    return Inventory(root, name, dataset.splits, notes, dataset)
+    return Inventory(root, name, dataset.splits, _untold(dataset.notes), dataset)
+
+
+def _untold(notes: Iterable[str]) -> list[str]:
+    """The notes that no finding repeats."""
+    return [n for n in notes if "are left out, the first" not in n and "stand in several split lists" not in n]
 
 
 def assembled(inventory: Inventory, bad: set[Path], faults: Faults) -> DataSet | None:
-    """The data set of the files that are not `bad`; None, and the reason among the faults, where there is none."""
+    """The data set of the records without `bad` files; None, and the reason among the faults, where there is none."""
     splits = {split: tuple(r for r in group if not bad & {r.image, r.semantic, r.instances})
               for split, group in inventory.splits.items()}  # fmt: skip
     if inventory.dataset is not None:
@@ -97,11 +103,8 @@ def assembled(inventory: Inventory, bad: set[Path], faults: Faults) -> DataSet |
             return None
     try:
         return _assemble(inventory, splits)
-    except ImageError:  # no map, or one that the classes are sought in, can be read: go on without those that cannot
+    except DataError:  # a map that the classes are sought in may be bad: go on without those that are
         return _without_bad_maps(inventory, splits, faults)
-    except DataError as error:
-        faults.add("no-class", None, _without(str(error), inventory.root))
-        return None
 
 
 def _assemble(inventory: Inventory, splits: dict[str, tuple[Record, ...]]) -> DataSet:
@@ -114,16 +117,16 @@ def _assemble(inventory: Inventory, splits: dict[str, tuple[Record, ...]]) -> Da
 
 
 def _without_bad_maps(inventory: Inventory, splits: dict[str, tuple[Record, ...]], faults: Faults) -> DataSet | None:
-    """Reads the maps that the classes are sought in, once more, and leaves out those that cannot be read."""
+    """The data set without the records whose maps cannot be read, among those that the classes are sought in."""
     path = find_table(inventory.root)
-    colours = read_table(path).colours or None if path else None
-    records = [r for group in splits.values() for r in group]
-    seen = some([r.semantic for r in records if r.semantic]) + some([r.instances for r in records if r.instances])
+    table = read_table(path) if path else None
+    records = [r for group in splits.values() for r in group if r.labelled]
+    chosen = {*some([r.semantic for r in records if r.semantic]), *some([r.instances for r in records if r.instances])}
     bad = set()
-    for file in seen:
-        for fault in diagnose_map(file, colours):
+    for record in (r for r in records if chosen & {r.semantic, r.instances}):
+        for fault in diagnose_record(table, record):
             faults.add(fault.code, fault.path, fault.detail, **fault.words)
-            bad.add(file)
+            bad.add(fault.path)
     kept = {split: tuple(r for r in group if not bad & {r.semantic, r.instances}) for split, group in splits.items()}
     if not any(r.labelled for group in kept.values() for r in group):
         return None

@@ -183,6 +183,8 @@ def _finding(finding: Finding, console: Console) -> None:
         console.print(Padding(Text(f"and {len(finding.files) - SHOWN:,} more"), (0, 0, 0, 4)), style="dim")
     if finding.remedy:
         console.print(Padding(Text.assemble(("→ ", style), finding.remedy), (0, 0, 0, 2)))
+    if finding.command:  # never wrapped, so that it can be copied
+        console.print(Text.assemble("    $ ", (finding.command, "bold")), soft_wrap=True)
 
 
 def _lines(files: Sequence[str], details: Sequence[str]) -> list[str]:
