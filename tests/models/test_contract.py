@@ -12,7 +12,9 @@ from pixelwise.core.modelfile import ModelCard, load_model, save_model
 from pixelwise.core.registry import create_model, load, modules
 from pixelwise.core.sample import Preprocessing
 
-NAMES = [f"{name}-{variant}" if variant else name for name in modules("models") for variant in load("models", name).VARIANTS]
+NAMES = [
+    f"{name}-{variant}" if variant else name for name in modules("models") for variant in load("models", name).VARIANTS
+]
 SLIM = {"width": 4}  # where a net has such a number
 
 
@@ -30,7 +32,7 @@ def name(request):
 
 def test_module_says_where_it_is_from(name):
     module = load("models", name.partition("-")[0])
-    assert module.__doc__ and str(module.PAPER["year"]) in module.__doc__
+    assert str(module.PAPER["year"]) in module.__doc__
     assert module.PAPER["arxiv"] in module.__doc__
     assert "" in module.VARIANTS
     assert module.build.__doc__

@@ -28,7 +28,8 @@ def small(**options: object) -> nn.Module:
 
 
 @pytest.mark.parametrize(("classes", "with_bias", "without"), [
-    (1, 31_043_521, 31_037_633), (2, 31_043_586, 31_037_698), (19, 31_044_691, 31_038_803), (21, 31_044_821, 31_038_933),
+    (1, 31_043_521, 31_037_633), (2, 31_043_586, 31_037_698), (19, 31_044_691, 31_038_803),
+    (21, 31_044_821, 31_038_933),
 ])  # fmt: skip
 def test_parameter_counts_are_the_published_ones(classes, with_bias, without):
     assert count(on_meta(classes)) == with_bias
