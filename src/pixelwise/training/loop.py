@@ -215,8 +215,10 @@ class Training:
         summed = min(s.optim.accumulate, len(self.loader) - first)  # an epoch's last step may have fewer batches
         stepped = at.batch + 1 == first + summed
         self.model.train()
-        advice = (f"A batch of {self.plan.batch_size} crops of {self.plan.crop} is too much: use a smaller --batch-size "
-                  "(and --optim.accumulate to make up for it), a smaller --crop, or a smaller model.")  # fmt: skip
+        advice = (
+            f"A batch of {self.plan.batch_size} crops of {self.plan.crop} is too much: use a smaller --batch-size (and "
+            "--optim.accumulate to make up for it), a smaller --crop, or a smaller model."
+        )
         with memory_limit(advice), contextlib.nullcontext() if stepped else self.world.no_sync(self.model):
             with self.world.autocast():
                 losses = self.objective(self.model, batch, self.task, at.progress)
@@ -355,9 +357,10 @@ class Training:
         data = {"format": self.dataset.format, "classes": self.dataset.classes.to_dict(),
                 "notes": list(self.dataset.notes), "statistics": self.stats.to_dict(),
                 "images": {name: len(records) for name, records in self.dataset.splits.items()}}  # fmt: skip
+        started = datetime.now(UTC).isoformat(timespec="seconds")
         return {"settings": to_dict(self.settings), "plan": asdict(self.plan), "task": self.task.name, "data": data,
                 "processes": self.world.size, "versions": current_versions(), "git": git_state(),
-                "machine": describe(self.device), "started": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
+                "machine": describe(self.device), "started": started}  # fmt: skip
 
     def _save_state(self) -> None:
         """The state to resume from, whole or not at all."""
@@ -378,6 +381,7 @@ class Training:
 
     def _restore(self) -> None:
         tensors, numbers = checkpoint.read(self.state)
+        place = self.world.place
 
         def part(name: str) -> dict[str, Tensor]:
             return {k.split("/", 1)[1]: v for k, v in tensors.items() if k.startswith(f"{name}/")}
@@ -385,9 +389,9 @@ class Training:
         self.loader.restore(numbers["loader"])  # first: it refuses other data and another number of processes
         load_full(self.net, part("net"))
         like = self.net.state_dict()
-        self.average.values = {k: self.world.place(v, like[k]) for k, v in part("average").items()}
+        self.average.values = {k: place(v, like[k]) for k, v in part("average").items()}
         self.average.steps = numbers["averaged"]
-        checkpoint.restore_optimizer(self.optimizer, self.net, part("optimizer"), numbers["optimizer"], self.world.place)
+        checkpoint.restore_optimizer(self.optimizer, self.net, part("optimizer"), numbers["optimizer"], place)
         checkpoint.restore_random(part(f"random{self.world.rank}"))
         self.schedule.restore(numbers["schedule"])
         self.world.restore_scaler(numbers["scaler"])
