@@ -1,10 +1,11 @@
 """A file written whole or not at all."""
 
 import errno
+import os
 
 import pytest
 
-from pixelwise.core.atomic import atomic
+from pixelwise.core.atomic import _flush, atomic
 from pixelwise.errors import OutputError
 
 
@@ -51,3 +52,17 @@ def test_a_folder_where_the_file_is_to_go(tmp_path):
     with pytest.raises(OutputError, match=r"x\.txt"), atomic(tmp_path / "x.txt") as part:
         part.write_text("")
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_windows_opens_no_folder_and_flushes_what_may_be_written_to(tmp_path, monkeypatch):
+    opened = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda path, flags, *more: opened.append((path, flags)) or real(path, flags, *more))
+    with atomic(tmp_path / "x.txt") as part:
+        part.write_text("as on Linux")
+    assert [path for path, _ in opened] == [part, tmp_path]
+    opened.clear()
+    monkeypatch.setattr("pixelwise.core.atomic.os.name", "nt")
+    _flush(tmp_path)
+    _flush(tmp_path / "x.txt")
+    assert opened == [(tmp_path / "x.txt", os.O_RDWR)]

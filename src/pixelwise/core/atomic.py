@@ -60,7 +60,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 def _flush(path: Path) -> None:
     """Waits until the file (or the folder's list of names) is on the disk, so that a power cut leaves old or new."""
-    handle = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():  # Windows opens no folder, and keeps its names safe itself
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes only what may be written to
     try:
         os.fsync(handle)
     except OSError as error:
