@@ -11,7 +11,7 @@ from pixelwise.core.outputs import Dense, Frame, Output, Queries
 from pixelwise.core.registry import create_model
 from pixelwise.errors import ConfigError
 from pixelwise.tasks import Panoptic, Semantic
-from pixelwise.views import NAMED, Joined, View, look, parse, reflect_to
+from pixelwise.views import NAMED, Joined, View, look, parse
 
 
 class Pointwise(nn.Module):
@@ -142,13 +142,6 @@ def test_candidates_of_queries_are_refused():
 
 
 # -- padding to the least size ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 8), (7, 20)])
-def test_reflection_is_numpys(size):
-    image = torch.rand(3, *size)
-    pads = [(0, 0), *((0, max(0, 8 - n)) for n in size)]
-    assert np.array_equal(reflect_to(image, 8).numpy(), np.pad(image.numpy(), pads, mode="reflect"))
 
 
 def test_small_images_reach_the_net_at_its_least_size():

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from pixelwise.core.outputs import Candidates, Dense, Frame, Output, Window, components, cut_strips
 from pixelwise.errors import ConfigError, nearest
+from pixelwise.kernels.mirror import mirror
 
 MIN_SIZE = 8  # pixels a side that every net takes, unless it says otherwise by its attribute `min_size`
 
@@ -91,8 +92,9 @@ def look(net: nn.Module, images: Tensor, views: Sequence[View] = PLAIN) -> Outpu
     outputs = []
     for view in views:
         taken = view.take(images)
-        seen = reflect_to(taken, least)
-        frame = Frame(_size(images), _size(seen), (0, 0, *_size(taken)))
+        height, width = _size(taken)
+        seen = mirror(taken, (0, max(0, least - height), 0, max(0, least - width)))
+        frame = Frame(_size(images), _size(seen), (0, 0, height, width))
         outputs.append(net(seen.contiguous(memory_format=torch.channels_last), (frame,) * len(images)))
     plain = len(views) == 1 and not views[0].mirrored
     return outputs[0] if plain else Joined(tuple(outputs), tuple(views))
@@ -100,23 +102,6 @@ def look(net: nn.Module, images: Tensor, views: Sequence[View] = PLAIN) -> Outpu
 
 def _size(images: Tensor) -> tuple[int, int]:
     return int(images.shape[-2]), int(images.shape[-1])
-
-
-def reflect_to(images: Tensor, least: int) -> Tensor:
-    """[..., H, W] padded below and at the right to at least `least` pixels a side, mirrored as often as it takes."""
-    height, width = _size(images)
-    if height < least:
-        images = images[..., _reflected(height, least, images.device), :]
-    if width < least:
-        images = images[..., _reflected(width, least, images.device)]
-    return images
-
-
-def _reflected(size: int, count: int, device: torch.device) -> Tensor:
-    """0, 1, .., size-1, size-2, .., 1, 0, 1, ..: `count` indexes to and fro; torch's own stops after one turn."""
-    period = max(1, 2 * (size - 1))
-    index = torch.arange(count, device=device) % period
-    return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
 
 
 @dataclass(frozen=True, eq=False)

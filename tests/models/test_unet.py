@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from pixelwise.core.outputs import Frame
 from pixelwise.core.registry import create_model
 from pixelwise.errors import ConfigError
-from pixelwise.models.unet import _valid_margin, _valid_size, mirror
+from pixelwise.models.unet import _valid_margin, _valid_size
 
 
 def count(net: nn.Module) -> int:
@@ -116,15 +116,6 @@ def test_unpadded_answers_are_those_of_the_middle():
     torch.testing.assert_close(
         net(big).logits[:, :, m + 8 : -m - 8, m + 8 : -m - 8], net(inner).logits[:, :, m:-m, m:-m], rtol=1e-4, atol=1e-4
     )
-
-
-def test_mirrored_borders():
-    x = torch.arange(12.0).view(1, 1, 3, 4)
-    assert torch.equal(mirror(x, (2, 2, 3, 3)), F.pad(x, (3, 3, 2, 2), mode="reflect"))
-    far = mirror(x, (0, 9, 0, 0))[0, 0, :, 0]  # more than the image has: mirrored again
-    assert far.tolist() == [0, 4, 8, 4, 0, 4, 8, 4, 0, 4, 8, 4]
-    assert torch.equal(mirror(x[:, :, :1], (1, 2, 0, 0)), x[:, :, :1].expand(-1, -1, 4, -1))
-    assert mirror(x, (0, 0, 0, 0)) is x
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from pixelwise.core.outputs import Dense, Frame
 from pixelwise.errors import ConfigError
+from pixelwise.kernels.mirror import mirror
 
 PAPER = {
     "title": "U-Net: Convolutional Networks for Biomedical Image Segmentation",
@@ -132,26 +133,6 @@ class UNet(nn.Module):
         return self.norm == "instance" or (self.norm == "batch" and self.training and batch == 1)
 
 
-def mirror(images: Tensor, pads: tuple[int, int, int, int]) -> Tensor:
-    """Pads [B, C, H, W] by (top, bottom, left, right) pixels, mirrored as often as the size asks for."""
-    top, bottom, left, right = pads
-    if not any(pads):
-        return images
-    rows = _mirrored(images.shape[2], top, bottom, images.device)
-    columns = _mirrored(images.shape[3], left, right, images.device)
-    padded = images[:, :, rows][:, :, :, columns]  # loses the memory format
-    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-    return padded.contiguous(memory_format=torch.channels_last) if last else padded
-
-
-def _mirrored(size: int, before: int, after: int, device: torch.device) -> Tensor:
-    """Indexes -before .. size+after-1 folded back at both borders (the border pixel is not repeated)."""
-    index = torch.arange(-before, size + after, device=device)
-    period = max(1, 2 * (size - 1))
-    index = index.remainder(period)
-    return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
-
-
 def _valid_margin(depth: int) -> int:
     """Pixels that unpadded convolutions take from each side of the image: 92 for the paper's depth of 4."""
     return 2 * sum(2**i for i in range(depth)) * 2 + 2 * 2**depth
@@ -164,10 +145,10 @@ def _valid_size(size: int, stride: int) -> int:
     while True:
         n = bottom  # size at the bottom, before its convolutions
         for _ in range(depth):
-            n = (n) * 2 + 4
+            n = 2 * n + 4
         out = bottom - 4
         for _ in range(depth):
-            out = out * 2 - 4
+            out = 2 * out - 4
         if out >= size and n >= size:
             return n
         bottom += 1

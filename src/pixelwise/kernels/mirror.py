@@ -1,0 +1,28 @@
+"""Padding by mirrored borders, of any width: torch's own reflection stops after one turn."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mirror(images: Tensor, pads: tuple[int, int, int, int]) -> Tensor:
+    """Pads [B, C, H, W] by (top, bottom, left, right) pixels, mirrored as often as the size asks for.
+
+    The border pixel is not repeated; images in channels-last memory stay so.
+    """
+    top, bottom, left, right = pads
+    if not any(pads):
+        return images
+    rows = _folded(images.shape[2], top, bottom, images.device)
+    columns = _folded(images.shape[3], left, right, images.device)
+    padded = images[:, :, rows][:, :, :, columns]  # loses the memory format
+    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    return padded.contiguous(memory_format=torch.channels_last) if last else padded
+
+
+def _folded(size: int, before: int, after: int, device: torch.device) -> Tensor:
+    """Indexes -before .. size+after-1 folded back at both borders."""
+    period = max(1, 2 * (size - 1))
+    index = torch.arange(-before, size + after, device=device).remainder(period)
+    return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
