@@ -6,9 +6,7 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file as tensors
@@ -19,7 +17,6 @@ from pixelwise.core.modelfile import read_card
 from pixelwise.core.outputs import Dense
 from pixelwise.errors import ConfigError, DataError, MemoryLimitError, ModelFileError, OutputError
 from pixelwise.training import Training, checkpoint, loop, memory
-from pixelwise.training.checkpoint import Position
 
 FAST = {"model": "unet", "options": ["width=4", "depth=2"], "crop": [32], "device": "cpu", "precision": "fp32",
         "workers": 0, "report": False}  # fmt: skip
@@ -117,45 +114,11 @@ def test_damaged_run_folders_are_told(first, shapes, tmp_path):
         pixelwise.train(shapes, out=out, resume=True)
 
 
-def test_position_survives_json():
-    at = Position(epoch=3, best=-math.inf, best_scores={"miou": math.nan}, elapsed=0.1)
-    again = Position(**json.loads(json.dumps(asdict(at))))
-    assert again.best == -math.inf
-    assert math.isnan(again.best_scores["miou"])
-    assert asdict(again) | {"best_scores": 0} == asdict(at) | {"best_scores": 0}
-
-
-def test_state_round_trip(tmp_path):
-    net = torch.nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(net.parameters())
-    net(torch.randn(1, 2, 5, 5)).sum().backward()
-    optimizer.step()
-    held, numbers = checkpoint.optimizer_tensors(optimizer, net)
-    checkpoint.write(tmp_path / "s.safetensors", held, {"n": numbers, "best": -math.inf})
-    read, found = checkpoint.read(tmp_path / "s.safetensors")
-    assert found == {"n": numbers, "best": -math.inf}
-    fresh = torch.optim.Adam(net.parameters())
-    checkpoint.restore_optimizer(fresh, net, read, found["n"], lambda full, like: full)
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
-            assert torch.equal(fresh.state[parameter][key], value)
-    assert fresh.state[net.weight]["exp_avg"].stride() == net.weight.stride()
-
-
-def test_random_state_round_trip():
-    checkpoint.seed_everything(7)
-    np.random.rand(5)
-    states = checkpoint.random_tensors()
-    drawn = torch.rand(3), np.random.rand(3)
-    checkpoint.restore_random(states)
-    assert torch.equal(torch.rand(3), drawn[0])
-    assert np.array_equal(np.random.rand(3), drawn[1])
-
-
 def test_accumulation_equals_the_bigger_batch(shapes, tmp_path):
     """On a net without norms, steps of two batches of 1 are steps of one batch of 2 (same images, same draws)."""
     common = {"options": ["width=4", "depth=2", "norm=none"], "loss": "ce", "optim": {"ema": 0.0},
-              "transforms": {"scale": [1, 1]}, "schedule": {"warmup": 0.0, "name": "constant"}, "lr": 0.003, "crop": [32]}  # fmt: skip
+              "transforms": {"scale": [1, 1]}, "schedule": {"warmup": 0.0, "name": "constant"}, "lr": 0.003,
+              "crop": [32]}  # fmt: skip
     one = train(shapes, tmp_path / "one", batch_size=2, **common)
     two = train(shapes, tmp_path / "two", batch_size=1, **{**common, "optim": {"ema": 0.0, "accumulate": 2}})
     first, second = tensors(one.out / "last.safetensors"), tensors(two.out / "last.safetensors")
@@ -304,22 +267,6 @@ def test_batch_size_is_fitted_to_memory(shapes, tmp_path, monkeypatch, capsys):
     free = 300_000
     with pytest.raises(MemoryLimitError, match=r"Not even one image fits.*--crop"):
         train(shapes, tmp_path / "s")
-
-
-def test_the_probe_counts_what_the_backward_pass_needs():
-    net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 1, bias=False), torch.nn.ReLU())
-    x = torch.zeros(2, 1, 16, 16)
-    before = torch.get_rng_state()
-    kept = memory.activation_bytes(net, lambda trial: trial(x).sum(), torch.device("cpu"))
-    assert kept == 4 * (x.numel() + 8 * x.numel())  # the convolution keeps its input, the ReLU its output
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_memory_that_runs_out_names_the_setting():
-    with pytest.raises(MemoryLimitError, match=r"Memory ran out\. Use less"), memory.memory_limit("Use less."):
-        torch.empty(1 << 60)
-    with pytest.raises(RuntimeError, match="something else"), memory.memory_limit("Use less."):
-        raise RuntimeError("something else")
 
 
 def test_a_loss_that_is_no_number_ends_the_run(shapes, tmp_path):

@@ -8,11 +8,19 @@ import shlex
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pixelwise.config import TrainSettings, from_dict, to_dict
 from pixelwise.core.atomic import atomic, output_error
+from pixelwise.core.machine import describe
+from pixelwise.core.modelfile import current_versions
+from pixelwise.core.types import Task
+from pixelwise.data.dataset import DataSet
+from pixelwise.data.statistics import Statistics
 from pixelwise.errors import ConfigError, OutputError
 from pixelwise.training.log import plain
 from pixelwise.training.plan import Plan
@@ -106,10 +114,17 @@ def make_folder(out: Path) -> None:
         raise error if isinstance(error, OutputError) else output_error(out, error) from error
 
 
-def write_run_json(out: Path, facts: Mapping[str, Any]) -> None:
-    """Writes run.json whole."""
+def write_run_json(out: Path, settings: TrainSettings, plan: Plan, task: Task, dataset: DataSet, stats: Statistics,
+                   processes: int, device: torch.device) -> None:  # fmt: skip
+    """Writes run.json, whole: everything needed to repeat the run."""
+    data = {"format": dataset.format, "classes": dataset.classes.to_dict(), "notes": list(dataset.notes),
+            "images": {name: len(records) for name, records in dataset.splits.items()},
+            "statistics": stats.to_dict()}  # fmt: skip
+    facts = {"settings": to_dict(settings), "plan": dataclasses.asdict(plan), "task": task.name, "data": data,
+             "processes": processes, "versions": current_versions(), "git": git_state(), "machine": describe(device),
+             "started": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
     with atomic(out / "run.json") as part:
-        part.write_text(json.dumps(plain(dict(facts)), indent=1), encoding="utf-8")
+        part.write_text(json.dumps(plain(facts), indent=1), encoding="utf-8")
 
 
 def git_state() -> dict[str, Any] | None:

@@ -7,15 +7,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pixelwise.config import TrainSettings, to_dict
+from pixelwise.config import TrainSettings
 from pixelwise.core.machine import describe, pick_device, pick_precision
-from pixelwise.core.modelfile import ModelCard, current_versions, load_weights_into, save_model
+from pixelwise.core.modelfile import ModelCard, load_weights_into, save_model
 from pixelwise.core.registry import create_model
 from pixelwise.core.sample import Batch
 from pixelwise.data.dataset import DataSet, Record
@@ -32,12 +31,12 @@ from pixelwise.tasks import make_task
 from pixelwise.training import checkpoint
 from pixelwise.training.checkpoint import Position, seed_everything
 from pixelwise.training.distributed import World, full_tensors, load_full
-from pixelwise.training.folder import Run, git_state, how_to_go_on, make_folder, resumed, state_path, write_run_json
+from pixelwise.training.folder import Run, how_to_go_on, make_folder, resumed, state_path, write_run_json
 from pixelwise.training.interrupt import interruptible
 from pixelwise.training.log import Log, clock, plain
 from pixelwise.training.memory import memory_limit
 from pixelwise.training.optim import Average, Schedule, make_optimizer
-from pixelwise.training.plan import Plan, fit, make_plan, model_options, preprocessing_of, weights_of
+from pixelwise.training.plan import Plan, check_unscored, fit, make_plan, model_options, preprocessing_of, weights_of
 
 SAVE_EVERY = 120.0  # seconds between states to resume from
 LOG_EVERY = 10  # batches between lines in log.jsonl
@@ -77,7 +76,7 @@ class Training:
         for note in self.dataset.notes:
             say(f"          {note}")
         if not self.val_records:
-            self._refuse_what_needs_scores()
+            check_unscored(s)
             say(f"          the split '{s.dataset.val}' has no image: the last model is kept, none is chosen")
         name = self.dataset.default_task if s.task == "auto" else s.task
         self.task = make_task(name, self.dataset.classes)
@@ -95,14 +94,6 @@ class Training:
         """A data set may be without `val`, but not without a split that was named."""
         name = self.settings.dataset.val
         return self._labelled(name) if name in self.dataset.splits or name != "val" else ()
-
-    def _refuse_what_needs_scores(self) -> None:
-        s = self.settings
-        used = {"--schedule.name plateau": s.schedule.name == "plateau", "--stop-after": s.stop_after > 0,
-                "--monitor loss": s.monitor == "loss", "--evaluate-every": s.evaluate_every is not None}  # fmt: skip
-        for word, asked in used.items():
-            if asked:
-                raise ConfigError(f"{word} needs images to validate on, and the split '{s.dataset.val}' has none.")
 
     def _build_net(self) -> None:
         s, say = self.settings, self.log.say
@@ -169,12 +160,13 @@ class Training:
 
     def run(self) -> Run:
         """Trains to the end, or until Ctrl-C. Raises what data, memory and disk give reason to."""
-        if self.world.first and not (self.settings.resume and (self.out / "run.json").exists()):
-            write_run_json(self.out, self._facts())
+        s = self.settings
+        if self.world.first and not (s.resume and (self.out / "run.json").exists()):
+            write_run_json(self.out, s, self.plan, self.task, self.dataset, self.stats, self.world.size, self.device)
         if self.resumes:
             self._restore()
         elif self.world.rank:  # each process its own dropout
-            seed_everything(self.settings.seed + self.world.rank)
+            seed_everything(s.seed + self.world.rank)
         at = self.at
         self._started, self._saved = time.monotonic() - at.elapsed, time.monotonic()
         with self.log, interruptible() as interrupted, self._older_files_stay():
@@ -352,16 +344,6 @@ class Training:
             lr = self.optimizer.param_groups[0]["lr"]
             self.log.line("step", epoch=at.epoch, step=at.step, loss=total, losses=losses, lr=lr, seconds=at.elapsed)
 
-    def _facts(self) -> dict[str, Any]:
-        """Everything needed to repeat the run."""
-        data = {"format": self.dataset.format, "classes": self.dataset.classes.to_dict(),
-                "notes": list(self.dataset.notes), "statistics": self.stats.to_dict(),
-                "images": {name: len(records) for name, records in self.dataset.splits.items()}}  # fmt: skip
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        return {"settings": to_dict(self.settings), "plan": asdict(self.plan), "task": self.task.name, "data": data,
-                "processes": self.world.size, "versions": current_versions(), "git": git_state(),
-                "machine": describe(self.device), "started": started}  # fmt: skip
-
     def _save_state(self) -> None:
         """The state to resume from, whole or not at all."""
         at = self.at
@@ -375,7 +357,8 @@ class Training:
             place = {**self.loader.state(), "epoch": at.epoch, "step": at.batch}
             checkpoint.write(self.state, flat, {
                 "position": asdict(at), "loader": place, "optimizer": numbers, "schedule": self.schedule.state(),
-                "averaged": self.average.steps, "scaler": self.world.scaler_state()})  # fmt: skip
+                "averaged": self.average.steps,
+                "lr": self.optimizer.param_groups[0]["lr"], "scaler": self.world.scaler_state()})  # fmt: skip
         self._saved = time.monotonic()
         self.world.wait()
 
@@ -394,6 +377,8 @@ class Training:
         checkpoint.restore_optimizer(self.optimizer, self.net, part("optimizer"), numbers["optimizer"], place)
         checkpoint.restore_random(part(f"random{self.world.rank}"))
         self.schedule.restore(numbers["schedule"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = numbers["lr"]
         self.world.restore_scaler(numbers["scaler"])
         self.at = Position(**numbers["position"])
         self.log.say(f"resumed   at step {self.at.step}, {self.at.progress:.0%} done")

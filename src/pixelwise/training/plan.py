@@ -17,6 +17,7 @@ from pixelwise.core.sample import Batch, Preprocessing, Sample, collate
 from pixelwise.core.segments import Segments
 from pixelwise.data.dataset import DataSet
 from pixelwise.data.statistics import Statistics
+from pixelwise.errors import ConfigError
 from pixelwise.losses.weights import class_weights
 from pixelwise.tasks import Instance, Panoptic, Semantic
 from pixelwise.training.memory import activation_bytes, fit_batch, memory_limit
@@ -121,6 +122,16 @@ def probe(plan: Plan, dataset: DataSet, task: Task) -> Batch:
     image = torch.zeros(dataset.channels, *plan.crop, dtype=torch.uint8 if dataset.dtype == "uint8" else torch.uint16)
     truth = task.view(Segments.from_class_map(torch.zeros(plan.crop, dtype=torch.int64), 255))
     return collate([Sample(image, truth, "probe")] * 2)
+
+
+def check_unscored(settings: TrainSettings) -> None:
+    """Where there is nothing to validate on. Raises ConfigError for a setting that would do nothing."""
+    s = settings
+    used = {"--schedule.name plateau": s.schedule.name == "plateau", "--stop-after": s.stop_after > 0,
+            "--monitor loss": s.monitor == "loss", "--evaluate-every": s.evaluate_every is not None}  # fmt: skip
+    for word, asked in used.items():
+        if asked:
+            raise ConfigError(f"{word} needs images to validate on, and the split '{s.dataset.val}' has none.")
 
 
 def weights_of(settings: TrainSettings, task: Task, stats: Statistics) -> tuple[float, ...]:
