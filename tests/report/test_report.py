@@ -19,11 +19,13 @@ from pixelwise.data.dataset import open_data
 from pixelwise.data.streets import write_streets
 from pixelwise.errors import DataError, OutputError
 from pixelwise.evaluation import evaluate
+from pixelwise.evaluation.model import full_metrics
 from pixelwise.report import examples_of_scores, write_evaluation_report, write_training_report
 from pixelwise.report.matrix import confusion
 from pixelwise.report.pictures import best_and_worst
 from pixelwise.report.runs import read_run
-from pixelwise.report.tables import class_table, duration, headlines
+from pixelwise.report.tables import HEADLINES, class_table, duration, headlines, name_of
+from pixelwise.tasks import TASKS, make_task
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "path", "use", "polyline", "rect", "circle", "line"}
 EVIL = "<script>alert(1)</script>"
@@ -361,6 +363,20 @@ def test_headlines_begin_with_the_primary_score() -> None:
     cards = headlines({"sq": 0.8, "pq": 0.5, "rq": math.nan, "tp": [1]})
     assert [(c.name, c.unit) for c in cards] == [("PQ", "%"), ("SQ", "%"), ("RQ", "")]
     assert cards[0].value == "50.0"
+
+
+def test_every_headline_is_a_score_that_some_metric_gives(made_up: ModuleType) -> None:
+    _, truth = made_up.scene(0)
+    known: set[str] = set()
+    for name in TASKS:
+        task = make_task(name, made_up.CLASSES)
+        seen = task.view(truth)
+        for make in full_metrics(task):
+            metric = make()
+            metric.update(seen, seen)
+            known |= metric.compute().keys()
+    assert set(HEADLINES) <= known
+    assert name_of("accuracy_per_class") != name_of("accuracy"), "objects' is not the recall of pixels"
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,6 @@ def _values(records: list[dict[str, Any]], key: str, inside: str | None = None) 
 def _losses(run: Run) -> Chart | None:
     x, raw = _place(run, run.steps), _values(run.steps, "loss")
     lines = [Line("training", x, raw, faint=True), Line("training, smoothed", x, smooth(raw))]
-    if not run.steps:
-        lines = [Line("training", _place(run, run.epochs), _values(run.epochs, "loss"))]
     x, scored = _place(run, run.evaluations), _values(run.evaluations, "loss", "metrics")
     lines.append(Line("validation", x, scored, 2, dots=True))
     finite = [v for line in lines for v in line.y if math.isfinite(v)]
@@ -79,8 +77,7 @@ def _scores(run: Run) -> Chart | None:
 
 
 def _rate(run: Run) -> Chart | None:
-    records = run.steps or run.epochs
-    line = Line("learning rate", _place(run, records), _values(records, "lr"), 4)
+    line = Line("learning rate", _place(run, run.steps), _values(run.steps, "lr"), 4)
     return line_chart("Learning rate", [line], x_label=_x_label(run))
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pixelwise.errors import DataError
+from pixelwise.tasks import TASKS
 
-PRIMARY = {"semantic": "miou", "panoptic": "pq", "instance": "ap"}
+PRIMARY = {name: task.primary for name, task in reversed(TASKS.items())}  # what says most first
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,14 @@ class Run:
     """One training.
 
     about        what run.json holds: settings, versions, git, data...; empty where there is no such file
-    steps, epochs, evaluations   the records of log.jsonl by kind, in order of step; of a step done twice (a run that
-                 was killed and resumed) the later record
+    steps, evaluations   the records of log.jsonl by kind, in order of step; of a step done twice (a run that was
+                 killed and resumed) the later record
     unreadable   lines of the log that are no record, other than a cut last one
     """
 
     folder: Path
     about: Mapping[str, Any]
     steps: list[dict[str, Any]] = field(default_factory=list)
-    epochs: list[dict[str, Any]] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     unreadable: int = 0
 
@@ -38,7 +38,7 @@ class Run:
     @property
     def seconds(self) -> float:
         """Time that the training has taken so far, NaN where no record says it."""
-        said = [number(r.get("seconds")) for r in (*self.steps, *self.epochs, *self.evaluations)]
+        said = [number(r.get("seconds")) for r in (*self.steps, *self.evaluations)]
         return max((s for s in said if s >= 0), default=math.nan)
 
     def primary(self) -> str:
@@ -47,7 +47,7 @@ class Run:
         if task in PRIMARY:
             return PRIMARY[task]
         seen = set().union(*(e["metrics"] for e in self.evaluations))
-        return next((key for key in ("pq", "ap", "miou") if key in seen), "miou")
+        return next((key for key in PRIMARY.values() if key in seen), PRIMARY["semantic"])
 
     def best(self) -> dict[str, Any] | None:
         """The evaluation with the best primary score (the smallest loss where the run monitors that)."""
@@ -59,7 +59,7 @@ class Run:
 
     def epochs_per_step(self) -> float:
         """What turns steps into epochs: evaluations stand at the end of one. 0 where the log does not tell."""
-        for record in (*self.epochs, *self.evaluations):
+        for record in self.evaluations:
             step, epoch = number(record.get("step")), number(record.get("epoch"))
             if step > 0 and epoch > 0:
                 return epoch / step
@@ -99,7 +99,7 @@ def read_run(folder: str | Path) -> Run:
     if not log.is_file():
         return run
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    kinds = {"step": run.steps, "epoch": run.epochs, "evaluation": run.evaluations}
+    kinds = {"step": run.steps, "evaluation": run.evaluations}
     unreadable = 0
     for number, line in enumerate(lines, 1):
         record = _record(line)
@@ -107,7 +107,7 @@ def read_run(folder: str | Path) -> Run:
             unreadable += bool(line.strip()) and number < len(lines)
         elif record.get("kind") in kinds:
             _append(kinds[record["kind"]], record)
-    return Run(folder, run.about, run.steps, run.epochs, run.evaluations, unreadable)
+    return Run(folder, run.about, run.steps, run.evaluations, unreadable)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

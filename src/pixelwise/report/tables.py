@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from pixelwise.core.classes import Classes
+from pixelwise.report.runs import PRIMARY
 
 # key of a metric -> (name, what it is)
 NAMES = {
@@ -38,15 +39,21 @@ NAMES = {
     "ap_medium": ("AP medium", "AP of objects of 32 x 32 to 96 x 96 pixels"),
     "ap_large": ("AP large", "AP of objects above 96 x 96 pixels"),
     "ar": ("AR", "average recall"),
+    "f1": ("F1", "2 TP / (2 TP + FP + FN) of objects, mean over IoU 0.50 to 0.95"),
+    "f1_50": ("F1 at 50", "2 TP / (2 TP + FP + FN) of objects at IoU 0.50"),
+    "f1_75": ("F1 at 75", "2 TP / (2 TP + FP + FN) of objects at IoU 0.75"),
+    "accuracy_50": ("TP/(TP+FP+FN) at 50", "of objects at IoU 0.50"),
+    "accuracy_75": ("TP/(TP+FP+FN) at 75", "of objects at IoU 0.75"),
+    "accuracy_per_class": ("TP/(TP+FP+FN)", "of objects, mean over IoU 0.50 to 0.95"),
     "tp": ("matched", "segments found"),
     "fp": ("false", "segments where there are none"),
     "fn": ("missed", "segments not found"),
     "loss": ("loss", "on the data that was scored"),
 }
-PRIMARY = ("pq", "ap", "miou")
 COUNTS = ("tp", "fp", "fn")
 HEADLINES = ("pixel_accuracy", "mean_accuracy", "mdice", "fwiou", "sq", "rq", "pq_things", "pq_stuff", "ap50", "ap75",
-             "ar", "ap_small", "ap_medium", "ap_large", "boundary_iou", "boundary_f", "instance_f1")  # fmt: skip
+             "ar", "f1", "f1_50", "f1_75", "accuracy_50", "ap_small", "ap_medium", "ap_large", "boundary_iou",
+             "boundary_f")  # fmt: skip
 
 
 def absent() -> Markup:
@@ -94,8 +101,8 @@ class Card:
 
 def headlines(metrics: Mapping[str, Any], primary: str | None = None) -> list[Card]:
     """The task's primary score first, then what else is known of the whole."""
-    keys = [primary] if primary else [key for key in PRIMARY if key in metrics][:1]
-    keys += [key for key in (*PRIMARY, *HEADLINES) if key not in keys]
+    keys = [primary] if primary else [key for key in PRIMARY.values() if key in metrics][:1]
+    keys += [key for key in (*PRIMARY.values(), *HEADLINES) if key not in keys]
     cards = []
     for key in keys:
         value = metrics.get(key)
