@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from pixelwise.cli import main
 from pixelwise.data.doctor import Finding, Findings, admit, examine
 from pixelwise.data.doctor.kinds import KINDS
 from pixelwise.data.doctor.screen import bar, percent
@@ -264,6 +265,7 @@ def test_alpha_depth_and_mixtures(root: Path) -> None:
     assert found(findings, "sixteen-bit").files == ("images/train-2.png",)
     assert found(findings, "channels").message == "images differ in channels: 2 with 1, 6 with 3"
     assert findings.ok
+    assert findings.notes == ()
     assert findings.to_dict()["modes"] == {"RGB 8 bit": 5, "RGBA 8 bit": 1, "L 8 bit": 1, "I;16 16 bit": 1}
 
 
@@ -517,8 +519,23 @@ def test_plain_values(root: Path) -> None:
     assert [f["severity"] for f in told["findings"]] == ["error", "error", "error", "warning"]
     strays = told["findings"][-1]
     assert strays["count"] == len(strays["files"]) == 7
+    assert strays["command"] == f"rm {root}/masks/stray-0.png"
     assert told["statistics"]["train"]["masks"] == 3
     assert told["classes"]["names"] == ["ground", "crop", "weed"]
+
+
+def test_exit_codes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def check(*words: str) -> object:
+        with pytest.raises(SystemExit) as stopped:
+            main(["check", *words])
+        return stopped.value.code
+
+    assert check(str(root), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+    cut(root / "images/train-1.png")
+    assert check(str(root), "--quick") == 1
+    assert "1 file that cannot be read" in capsys.readouterr().out
+    assert check(str(root / "nowhere")) == 2
 
 
 def test_bars_and_figures() -> None:

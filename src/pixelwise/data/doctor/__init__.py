@@ -17,7 +17,7 @@ from pixelwise.data.doctor.contents import Contents, look_inside
 from pixelwise.data.doctor.faults import Faults, Finding
 from pixelwise.data.doctor.findings import Findings
 from pixelwise.data.doctor.headers import read_headers
-from pixelwise.data.doctor.inventory import assembled, take_inventory
+from pixelwise.data.doctor.inventory import assembled, take_inventory, untold
 from pixelwise.data.doctor.splits import same_files, same_pixels
 from pixelwise.data.look import some
 
@@ -73,7 +73,7 @@ def examine(root: str | Path, *, format: str | None = None, quick: bool = False)
         format=inventory.format,
         quick=quick,
         findings=faults.findings(),
-        notes=tuple(dataset.notes if dataset is not None else inventory.notes),
+        notes=tuple(untold(inventory.notes if dataset is None else dataset.notes)),
         splits={split: len(group) for split, group in inventory.splits.items()},
         headers=headers,
         censuses=censuses,

@@ -47,8 +47,8 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         rows = [{"file": f, "detail": d} if d else {"file": f} for f, d in zip(self.files, self.details)]
-        return {"severity": self.severity, "code": self.code, "message": self.message, "count": self.count,
-                "files": rows, "remedy": self.remedy}  # fmt: skip
+        told = {key: getattr(self, key) for key in ("severity", "code", "message", "count", "remedy", "command")}
+        return {**told, "files": rows}
 
 
 @dataclass

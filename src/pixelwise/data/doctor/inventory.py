@@ -18,6 +18,14 @@ from pixelwise.data.look import some
 from pixelwise.data.table import find_table, read_table
 from pixelwise.errors import DataError, PixelwiseError
 
+TOLD = (  # notes of the readers of which a finding says more
+    "are left out, the first",
+    "stand in several split lists",
+    "Images differ in channels",
+    "Some images have 8 and some 16 bits",
+    "have an alpha channel",
+)
+
 
 @dataclass
 class Inventory:
@@ -54,7 +62,7 @@ def take_inventory(root: Path, format: str | None, faults: Faults) -> Inventory:
         faults.add("mask-without-image", path)
     for path in unpaired:
         faults.add("image-without-mask", path)
-    return Inventory(root, name, splits, _untold(files.notes))
+    return Inventory(root, name, splits, files.notes)
 
 
 def _without(message: str, path: Path) -> str:
@@ -77,12 +85,12 @@ def _opened(root: Path, name: str, module: ModuleType, faults: Faults) -> Invent
         return Inventory(root, name)
     for path in dataset.unpaired:
         faults.add("image-without-mask", path)
-    return Inventory(root, name, dataset.splits, _untold(dataset.notes), dataset)
+    return Inventory(root, name, dataset.splits, list(dataset.notes), dataset)
 
 
-def _untold(notes: Iterable[str]) -> list[str]:
+def untold(notes: Iterable[str]) -> list[str]:
     """The notes that no finding repeats."""
-    return [n for n in notes if "are left out, the first" not in n and "stand in several split lists" not in n]
+    return [note for note in notes if not any(words in note for words in TOLD)]
 
 
 def assembled(inventory: Inventory, bad: set[Path], faults: Faults) -> DataSet | None:

@@ -56,7 +56,9 @@ def _overview(f: Findings) -> Table:
     if f.classes is not None:
         things = len(f.classes.things)
         void = ", ".join(map(str, f.classes.void[:6])) + (", ..." if len(f.classes.void) > 6 else "")
-        text = f"{len(f.classes)}" + (f", {things} of them things" if things else "")
+        text = f"{len(f.classes)}" + (
+            f", {'all' if things == len(f.classes) else f'{things} of them'} things" if things else ""
+        )
         table.add_row(
             "classes", text + f"; void {void or 'none'}" + ("; other pixels are nothing" if f.classes.nothing else "")
         )
