@@ -40,6 +40,8 @@ def test_against_numpy(tmp_path: Path, dtype: type, grey: bool) -> None:
     assert found.pixel_counts.dtype == np.int64
     assert found.pixel_counts.tolist() == [int((flat == k).sum()) for k in (0, 1, 2, 5)]
     assert found.image_counts.tolist() == [sum(int((m == k).any()) for m in maps) for k in (0, 1, 2, 5)]
+    known = [int((m != 255).sum()) for m in maps]
+    assert found.seen_counts.tolist() == [sum(n for m, n in zip(maps, known) if (m == k).any()) for k in (0, 1, 2, 5)]
     assert found.void == int((flat == 255).sum())
     assert found.nothing == 0
     assert found.sizes == {(6 + i, 9): 1 for i in range(5)}
@@ -55,6 +57,7 @@ def test_objects_and_nothing(tmp_path: Path) -> None:
     assert found.objects == (3,)
     assert found.object_counts.tolist() == [3]
     assert found.pixel_counts.tolist() == [8]
+    assert found.seen_counts.tolist() == [64]  # with what is known to be nothing
     assert found.nothing == 56
     assert found.void == 0
 

@@ -25,6 +25,8 @@ def test_median_frequency_is_segnets():
     frequency = [c / s for c, s in zip(COUNTS, seen, strict=True)]  # .6 .3 .18 .09 .02
     expected = [0.18 / f for f in frequency]
     np.testing.assert_allclose(median_frequency(COUNTS, seen=seen), expected, rtol=1e-6)
+    torch.testing.assert_close(class_weights(COUNTS, "median", seen=seen), median_frequency(COUNTS, seen=seen))
+    torch.testing.assert_close(class_weights(COUNTS, "enet", seen=seen), enet(COUNTS))  # which does not ask for it
     assert median_frequency(COUNTS)[2] == 1  # the median class, when all count as seen everywhere
 
 

@@ -19,6 +19,7 @@ class Statistics:
 
     pixel_counts  [K] int64 pixels of each class, void left out
     image_counts  [K] int64 images that show it
+    seen_counts   [K] int64 known pixels (of any class) of the images that show it
     object_counts [K] int64 objects of each class (crowds left out); 0 for stuff
     objects       per image how many objects, in the records' order
     mean, std     [C] float64 in 0..1 of the stored range, over all pixels of all images
@@ -29,6 +30,7 @@ class Statistics:
 
     pixel_counts: np.ndarray
     image_counts: np.ndarray
+    seen_counts: np.ndarray
     object_counts: np.ndarray
     objects: tuple[int, ...]
     mean: np.ndarray
@@ -44,6 +46,7 @@ class Statistics:
             "images": self.images,
             "pixel_counts": self.pixel_counts.tolist(),
             "image_counts": self.image_counts.tolist(),
+            "seen_counts": self.seen_counts.tolist(),
             "object_counts": self.object_counts.tolist(),
             "objects": list(self.objects),
             "mean": self.mean.tolist(),
@@ -65,7 +68,7 @@ def statistics(dataset: DataSet, split: str = "train", limit: int | None = None)
             raise DataError(f"statistics need at least one image, got limit={limit}.")
         records = tuple(records[i] for i in np.linspace(0, len(records) - 1, limit).round().astype(int))
     k, top = len(dataset.classes), 65535 if dataset.dtype == "uint16" else 255
-    pixel_counts, image_counts, object_counts = (np.zeros(k, np.int64) for _ in range(3))
+    pixel_counts, image_counts, seen_counts, object_counts = (np.zeros(k, np.int64) for _ in range(4))
     histogram = np.zeros((dataset.channels, top + 1), np.int64)  # exact sums at any size
     sizes: Counter[tuple[int, int]] = Counter()
     objects, void, nothing = [], 0, 0
@@ -83,6 +86,7 @@ def statistics(dataset: DataSet, split: str = "train", limit: int | None = None)
         mine = np.bincount(labels, weights=counts, minlength=k).astype(np.int64)
         pixel_counts += mine
         image_counts += mine > 0
+        seen_counts += np.where(mine > 0, mine.sum() + bare, 0)
         single = is_thing[labels] & ~truth.crowd.numpy() & (counts > 0)
         object_counts += np.bincount(labels[single], minlength=k)
         objects.append(int(single.sum()))
@@ -92,9 +96,8 @@ def statistics(dataset: DataSet, split: str = "train", limit: int | None = None)
     total = histogram.sum(1)
     mean = histogram @ values / total
     std = np.sqrt(np.maximum(histogram @ values**2 / total - mean**2, 0))
-    return Statistics(
-        pixel_counts, image_counts, object_counts, tuple(objects), mean, std, dict(sizes), len(records), void, nothing
-    )
+    return Statistics(pixel_counts, image_counts, seen_counts, object_counts, tuple(objects), mean, std, dict(sizes),
+                      len(records), void, nothing)  # fmt: skip
 
 
 def count_pixels(truth: Segments) -> tuple[np.ndarray, int, int]:

@@ -86,7 +86,7 @@ def effective_number(counts: Counts, *, beta: float | None = None) -> Tensor:
     return _filled(weights / weights[present].mean(), present)
 
 
-RULES: dict[str, Callable[[Counts], Tensor]] = {
+RULES: dict[str, Callable[..., Tensor]] = {
     "inverse": inverse,
     "median": median_frequency,
     "enet": enet,
@@ -94,11 +94,15 @@ RULES: dict[str, Callable[[Counts], Tensor]] = {
 }
 
 
-def class_weights(counts: Counts, rule: str) -> Tensor:
-    """Weights [K] by the rule of that name: inverse, median, enet or effective. Raises ConfigError for another name."""
+def class_weights(counts: Counts, rule: str, *, seen: Counts | None = None) -> Tensor:
+    """Weights [K] by the rule of that name: inverse, median, enet or effective.
+
+    `seen` [K], the pixels of the images holding each class, is for the rule that asks for it (see `median_frequency`).
+    Raises ConfigError for another name.
+    """
     if rule not in RULES:
         raise ConfigError(f"class weights {rule!r} are unknown; {nearest(rule, RULES)}")
-    return RULES[rule](counts)
+    return median_frequency(counts, seen=seen) if rule == "median" else RULES[rule](counts)
 
 
 def _read(counts: Counts, name: str = "counts") -> NDArray[np.float64]:
