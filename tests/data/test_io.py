@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from pixelwise.core.atomic import atomic
 from pixelwise.data import io
-from pixelwise.data.io import atomic, read_header, read_image, read_mask, write_png
+from pixelwise.data.io import read_header, read_image, read_mask, write_png
 from pixelwise.errors import ImageError, OutputError
 
 

@@ -6,7 +6,6 @@ No pickle is written or read. The header's metadata has two keys: "pixelwise", t
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
+from pixelwise.core.jsonfile import plain
 from pixelwise.core.registry import create_model
 from pixelwise.core.safeheader import read_header
 from pixelwise.core.sample import Preprocessing
@@ -66,8 +66,8 @@ class ModelCard:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for `from_dict`."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {**plain, "classes": self.classes.to_dict(), "preprocessing": self.preprocessing.to_dict()}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**values, "classes": self.classes.to_dict(), "preprocessing": self.preprocessing.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelCard:
@@ -105,21 +105,12 @@ def save_model(path: str | Path, net: nn.Module, card: ModelCard) -> None:
     """
     tensors, shared = _plain_tensors(net)
     try:
-        text = json.dumps({"card": _finite(card.to_dict()), "shared": shared}, allow_nan=False)
+        text = json.dumps({"card": plain(card.to_dict()), "shared": shared}, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: the model's card holds a value that JSON cannot: {error}.") from error
     data = serialise(tensors, metadata={"pixelwise": str(FORMAT), "card": text})
     with atomic(path) as part:
         part.write_bytes(data)
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for NaN and infinity, which JSON has no word for: the score of an absent class is NaN."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain_tensors(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pixelwise.core.atomic import atomic, output_error
+from pixelwise.core.atomic import atomic
 from pixelwise.data.decode import (
     ADVICE,
     CHANNELS,
@@ -28,8 +28,6 @@ __all__ = [
     "ENDINGS",
     "MAX_PIXELS",
     "Header",
-    "atomic",
-    "output_error",
     "read_header",
     "read_image",
     "read_mask",

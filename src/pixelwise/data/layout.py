@@ -112,7 +112,7 @@ def _child(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def find_sources(root: Path, layout: Layout) -> list[Source]:
-    """The folders of images, by the layouts of the module's docstring. Raises DataError when there is none."""
+    """The folders of images: images/ at the root, or below train/ val/ test/, or the root itself. Raises DataError."""
     images = _child(root, layout.images)
     if images is not None:
         return [Source(images, _child(root, layout.masks), _child(root, layout.instances))]

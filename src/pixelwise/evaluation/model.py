@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
+from pixelwise.core.jsonfile import write_json
 from pixelwise.core.sample import Preprocessing, Sample
 from pixelwise.core.types import Metric, Task
 from pixelwise.data.dataset import DataSet, open_data
@@ -63,8 +62,7 @@ def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split
         data=str(opened.root), split=split, tta=_describe(predictor.views), notes=adapted.notes,
     )  # fmt: skip
     if out is not None and rank == 0:
-        with atomic(Path(out) / "scores.json") as part:
-            part.write_text(json.dumps(scores.to_dict(), indent=1, allow_nan=False), encoding="utf-8")
+        write_json(Path(out) / "scores.json", scores.to_dict(), indent=1)
     return scores
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pixelwise.core.classes import Classes
+from pixelwise.core.jsonfile import plain
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -78,8 +79,8 @@ class Scores:
             "model": self.model, "data": self.data, "split": self.split, "tta": self.tta, "task": self.task,
             "primary": self.primary, "images": self.count, "seconds": round(self.seconds, 3), "notes": list(self.notes),
             "classes": list(self.classes.names),
-            "metrics": {k: _plain(v) for k, v in self.metrics.items()},
-            "per_image": [{"name": name, "score": _plain(score)} for name, score in self.per_image],
+            "metrics": plain(self.metrics),
+            "per_image": [{"name": name, "score": plain(score)} for name, score in self.per_image],
         }  # fmt: skip
 
     def __rich__(self) -> RenderableType:
@@ -103,14 +104,3 @@ class Scores:
 
 def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
-
-
-def _plain(value: Any) -> Any:
-    """numpy and NaN -> what JSON can hold."""
-    if isinstance(value, np.ndarray):
-        return [_plain(v) for v in value.tolist()]
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,6 @@ Each kind has a folder of its own below `out`, so that a folder of class maps ca
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,9 @@ from torch import Tensor
 from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
 from pixelwise.core.drawing import displayable, overlay
+from pixelwise.core.jsonfile import write_json
 from pixelwise.core.outputs import Output, cut_strips
+from pixelwise.core.panoptic_map import colours_of_ids
 from pixelwise.core.segments import Segments
 from pixelwise.core.types import Task
 from pixelwise.data.io import write_png
@@ -122,7 +123,7 @@ class InstanceIds:
         number[rows] = np.arange(1, len(rows) + 1)
         path = self.out / self.folder / f"{answer.name}.png"
         write_png(path, number[segments.row_map().long().numpy()])
-        _write_json(path.with_name(path.name.removesuffix(".png") + ".json"), self._table(segments, rows))
+        write_json(path.with_name(path.name.removesuffix(".png") + ".json"), self._table(segments, rows))
         return path
 
     def _table(self, segments: Segments, rows: np.ndarray) -> list[dict[str, Any]]:
@@ -152,7 +153,7 @@ class CocoPanoptic:
         segments, file_name = answer.segments, f"{answer.name}.png"
         ids = segments.row_map().long().numpy().clip(-1) + 1  # [H, W] row + 1
         path = self.out / self.folder / file_name
-        write_png(path, np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8))
+        write_png(path, colours_of_ids(ids))
         height, width = segments.size
         image_id = len(self.images) + 1
         self.images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
@@ -169,7 +170,7 @@ class CocoPanoptic:
         rows = zip(self.classes.ids, self.classes.names, self.classes.is_thing, self.classes.colours)
         categories = [{"id": i, "name": n, "isthing": int(t), "color": list(c)} for i, n, t, c in rows]
         content = {"images": self.images, "annotations": self.annotations, "categories": categories}
-        _write_json(self.out / "panoptic.json", content)
+        write_json(self.out / "panoptic.json", content)
 
 
 @dataclass
@@ -230,8 +231,3 @@ def make_writers(kinds: Sequence[str], task: Task, out: Path) -> list[Writer]:
             fitting = " or ".join(TASKS[kind])
             raise ConfigError(f"'{kind}' is for models of the task {fitting}; this one's task is {task.name}.")
     return [KINDS[kind](out, task.classes) for kind in dict.fromkeys(kinds)]
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic(path) as part:
-        part.write_text(json.dumps(content), encoding="utf-8")
