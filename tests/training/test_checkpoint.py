@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 from dataclasses import asdict
 
 import numpy as np
+import pytest
 import torch
 
+from pixelwise.errors import OutputError
 from pixelwise.training import checkpoint
 from pixelwise.training.checkpoint import Position
 
@@ -46,3 +49,20 @@ def test_random_state_round_trip():
     checkpoint.restore_random(states)
     assert torch.equal(torch.rand(3), drawn[0])
     assert np.array_equal(np.random.rand(3), drawn[1])
+
+
+def test_a_file_that_finds_no_room_leaves_the_older_one(tmp_path):
+    """The system's own refusal, in the middle of the file."""
+    path, old = tmp_path / "s.safetensors", {"w": torch.arange(3.0)}
+    checkpoint.write(path, old, {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+        with pytest.raises(OutputError, match=r"s\.safetensors cannot be written"):
+            checkpoint.write(path, {"w": torch.zeros(100_000)}, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    tensors, numbers = checkpoint.read(path)
+    assert torch.equal(tensors["w"], old["w"])
+    assert numbers == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from pixelwise import evaluate, open_data
+from pixelwise.cli import parse
+from pixelwise.training import Training, loop
+from pixelwise.training.interrupt import interruptible
 
 SETTINGS = ["--model", "unet", "--options", "width=4", "depth=2", "dropout=0.3", "--crop", "32", "--device", "cpu",
             "--precision", "fp32", "--batch-size", "1", "--epochs", "3", "--evaluate-every", "2", "--workers", "1",
@@ -28,41 +34,73 @@ def same(one, other):
     return True
 
 
-@pytest.fixture(scope="module")
-def straight(shapes, tmp_path_factory):
-    """The same training without a break; in this process, since processes do not matter."""
-    from pixelwise.cli import parse
-    from pixelwise.training import Training, loop
-
-    out = tmp_path_factory.mktemp("straight") / "run"
+def run(words):
+    """The training in this process, each step in the log."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "LOG_EVERY", 1)
-        Training(parse(["train", str(shapes), *SETTINGS, "--out", str(out)])).run()
+        return Training(parse(["train", *words])).run()
+
+
+@pytest.fixture(scope="module")
+def straight(shapes, tmp_path_factory):
+    """The training without a break."""
+    out = tmp_path_factory.mktemp("straight") / "run"
+    run([str(shapes), *SETTINGS, "--out", str(out)])
     return out
 
 
-@pytest.mark.parametrize(("kill", "at", "save"), [
-    ("SIGINT", 8, 1e9),  # in the second epoch, between two steps' batches
-    ("SIGKILL", 9, 0.0),  # a state after each step
-    pytest.param("SIGKILL", 14, 1e9, marks=pytest.mark.slow),  # back to the state of the last evaluation
-    pytest.param("SIGKILL", 3, 1e9, marks=pytest.mark.slow),  # before the first state
-    pytest.param("SIGTERM", 18, 1e9, marks=pytest.mark.slow),  # at the very last batch
+@pytest.mark.parametrize(("at", "save"), [
+    (9, 0.0),  # a state after each step
+    pytest.param(14, 1e9, marks=pytest.mark.slow),  # back to the state of the last evaluation
+    pytest.param(3, 1e9, marks=pytest.mark.slow),  # before the first state
 ])  # fmt: skip
-def test_resumed_to_the_bit(kill, at, save, command, shapes, straight, tmp_path):
+def test_killed_and_resumed_to_the_bit(at, save, command, shapes, straight, tmp_path, capsys):
     out = tmp_path / "run"
-    killed = command(["train", str(shapes), *SETTINGS, "--out", str(out)], kill=kill, at=at, save=save)
-    if kill == "SIGKILL":
-        assert killed.returncode == -9
-    else:
-        assert killed.returncode == 130
-        assert (out / "last.safetensors").exists()
-        how = killed.stdout.split("go on with: ")[1].splitlines()[0]
-        assert shlex.split(how) == ["pixelwise", "train", str(shapes), "--out", str(out), "--resume"]
-    resumed = command(["train", str(shapes), "--out", str(out), "--resume"])
-    assert resumed.returncode == 0, resumed.stderr
-    assert ("resumed   at step" in resumed.stdout) == (at != 3)
+    killed = command(["train", str(shapes), *SETTINGS, "--out", str(out)], kill="SIGKILL", at=at, save=save)
+    assert killed.returncode == -9
+    run([str(shapes), "--out", str(out), "--resume"])
+    assert ("resumed   at step" in capsys.readouterr().out) == (at != 3)
     assert same(out, straight)
     assert log_of(out) == log_of(straight)
+
+
+@pytest.mark.parametrize(("number", "at"), [
+    (signal.SIGINT, 8),  # in the second epoch
+    (signal.SIGINT, 9),  # between the two batches of a step, which is finished first
+    (signal.SIGTERM, 18),  # at the very last batch: there is still the evaluation to come
+])  # fmt: skip
+def test_interrupted_and_resumed_to_the_bit(number, at, shapes, straight, tmp_path, monkeypatch, capsys):
+    out, calls, step = tmp_path / "run", [], loop.Training._step
+
+    def count(self, batch):
+        calls.append(batch)
+        if len(calls) == at:
+            signal.raise_signal(number)
+        return step(self, batch)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(loop.Training, "_step", count)
+    stopped = run([str(shapes), *SETTINGS, "--out", str(out)])
+    monkeypatch.undo()
+    assert signal.getsignal(number) == before
+    assert not stopped.complete
+    assert len(calls) == at + at % 2
+    assert stopped.model == out / "last.safetensors"
+    assert stopped.model.exists()
+    how = capsys.readouterr().out.split("go on with: ")[1].splitlines()[0]
+    assert shlex.split(how) == ["pixelwise", "train", str(shapes), "--out", str(out), "--resume"]
+    assert run(shlex.split(how)[2:]).complete
+    assert same(out, straight)
+    assert log_of(out) == log_of(straight)
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with interruptible() as asked:
+        assert not asked()
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.slow
@@ -91,8 +129,6 @@ def test_two_processes_train_as_one(command, shapes, tmp_path):
     a, b = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-4)
-    from pixelwise import evaluate, open_data
-
     scores = evaluate(
         tmp_path / "two" / "last.safetensors", open_data(shapes), split="val", device="cpu", boundary=False
     )
