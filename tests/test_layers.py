@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -99,3 +101,17 @@ def test_every_public_name_says_where_it_lives():
     with pytest.raises(AttributeError, match="no attribute 'segment'"):
         pixelwise.segment  # noqa: B018  # the access is the test
     assert set(dir(pixelwise)) == set(pixelwise.__all__)
+
+
+def test_every_package_that_is_imported_is_a_dependency():
+    project = tomllib.loads((ROOT.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    stated = {re.split(r"[^\w.-]", line)[0].replace("-", "_") for line in project["dependencies"]}
+    known = {"cv2": "opencv_python_headless", "PIL": "pillow"}
+    third_party = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            third_party |= {name.split(".")[0] for name in names}
+    third_party -= {*sys.stdlib_module_names, "pixelwise"}
+    assert {known.get(name, name) for name in third_party} <= stated
