@@ -14,7 +14,7 @@ from pixelwise.core.classes import Classes
 from pixelwise.core.sample import Sample, image_tensor
 from pixelwise.core.segments import Segments
 from pixelwise.data.io import MAX_PIXELS, read_image
-from pixelwise.errors import DataError, ImageError, nearest
+from pixelwise.errors import DataError, ImageError
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,11 @@ class DataSet:
     def records(self, split: str) -> tuple[Record, ...]:
         """Raises DataError naming the splits there are."""
         if split not in self.splits:
-            sizes = ", ".join(f"{name} ({len(records)} images)" for name, records in self.splits.items())
-            raise DataError(f"{self.root} has no split '{split}'; {nearest(split, self.splits)}. There are: {sizes}.")
+            sizes = ", ".join(f"{name} (images: {len(records)})" for name, records in self.splits.items())
+            raise DataError(
+                f"{self.root} has no split '{split}'. It has {sizes}. Choose one of these, or write its images' names, "
+                f"one a line, to {self.root / 'splits' / split}.txt."
+            )
         return self.splits[split]
 
     def without_instances(self) -> DataSet:

@@ -17,7 +17,7 @@ from pixelwise.core.jsonfile import write_json
 from pixelwise.core.sample import Preprocessing, Sample
 from pixelwise.core.types import Metric, Task
 from pixelwise.data.dataset import DataSet, open_data
-from pixelwise.errors import DataError, nearest
+from pixelwise.errors import DataError
 from pixelwise.evaluation.scores import Scores
 from pixelwise.evaluation.split import OnImage, evaluate_split
 from pixelwise.metrics import BoundaryF, BoundaryIoU, ConfusionMatrix, InstanceF1
@@ -132,7 +132,7 @@ def match_classes(own: Classes, wanted: Classes, where: str) -> list[int]:
     if foreign:
         raise DataError(
             f"{where} has classes that the model does not know: {', '.join(foreign)} "
-            f"({nearest(foreign[0], wanted.names)}). "
-            "Rename them in the data's classes.txt, or choose the model that was trained on them."
+            f"(it knows {', '.join(wanted.names)}). "
+            "Name them so in the data's classes.txt, or choose the model that was trained on them."
         )
     return [wanted.names.index(name) for name in own.names]

@@ -84,7 +84,9 @@ class Scores:
         }  # fmt: skip
 
     def __rich__(self) -> RenderableType:
-        title = f"{self.model} on {self.data}, split {self.split}: {self.count} images, {self.seconds:.1f} s"
+        images = "1 image" if self.count == 1 else f"{self.count} images"
+        title = f"{self.model} on {self.data}, split {self.split}: {images}, {self.seconds:.1f} s"
+        said = Text("\n".join((title, *self.notes)))
         total = Table()
         total.add_column("score")
         total.add_column("%", justify="right")
@@ -92,14 +94,14 @@ class Scores:
             total.add_row(key, _percent(value), style="bold" if key == self.primary else "")
         columns = self.by_class()
         if not columns:
-            return Group(Text(title), total)
+            return Group(said, total)
         classes = Table()
         classes.add_column("class")
         for key in columns:
-            classes.add_column(key, justify="right")
+            classes.add_column(key.replace("_", " "), justify="right")  # which a narrow screen breaks in two
         for k, name in enumerate(self.classes.names):
             classes.add_row(name, *(_percent(values[k]) for values in columns.values()))
-        return Group(Text(title), total, classes)
+        return Group(said, total, classes)
 
 
 def _percent(value: float) -> str:
