@@ -169,7 +169,8 @@ def _read_meta(path: Path) -> tuple[ModelCard, dict[str, str]]:
     try:
         return ModelCard.from_dict(card), dict(shared)
     except (ModelFileError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFileError(f"{path}: {error}. It was edited, or damaged: use the original file.") from error
+        reason = str(error).rstrip(".")
+        raise ModelFileError(f"{path}: {reason}. It was edited, or damaged: use the original file.") from error
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -198,7 +199,7 @@ def load_model(path: str | Path, device: Any = "cpu") -> tuple[nn.Module, ModelC
     card, tensors = read_card(path), read_tensors(path)
     try:
         net = create_model(card.architecture, classes=card.outputs, **card.options)
-    except (ConfigError, TypeError, ValueError) as error:
+    except (ConfigError, TypeError, ValueError, RuntimeError, MemoryError) as error:  # a width of 10^9, say
         raise ModelFileError(f"{path}: its header describes a net that cannot be built: {error}") from error
     own = net.state_dict()
     faults = _faults(own, tensors)
@@ -215,8 +216,10 @@ def _faults(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]
     """What keeps `found` from filling `own`, one phrase per kind."""
     missing = [n for n in own if n not in found]
     unexpected = [n for n in found if n not in own]
-    other = [_shapes(n, own, found) for n in own if n in found and own[n].shape != found[n].shape]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": other}
+    both = [n for n in own if n in found]
+    other = [_shapes(n, own, found) for n in both if own[n].shape != found[n].shape]
+    kind = [f"{n} ({found[n].dtype})" for n in both if own[n].is_floating_point() != found[n].is_floating_point()]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": other, "of another type": kind}
     return [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names]
 
 

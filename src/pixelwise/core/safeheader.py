@@ -38,7 +38,8 @@ def read_header(path: Path) -> dict[str, Any]:
 def _size(path: Path) -> int:
     if path.is_dir():
         inside = sorted(p.name for p in path.glob("*.safetensors"))
-        hint = f"give the file in it: {path / inside[0]}" if inside else "it holds no .safetensors file"
+        best = "model.safetensors" if "model.safetensors" in inside else (inside or [""])[0]
+        hint = f"give the file in it: {path / best}" if inside else "it holds no .safetensors file"
         raise ModelFileError(f"{path} is a folder, a model is one file; {hint}.")
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.safetensors"))[:3] if path.parent.is_dir() else []
