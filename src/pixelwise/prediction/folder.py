@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pixelwise.core.atomic import atomic
+from pixelwise.core.atomic import atomic, output_error
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.errors import ImageError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
@@ -97,9 +97,13 @@ def _failure(predictor: Predictor, job: Job, future: Future[Tensor], writers: Se
 def _try_writing(out: Path) -> None:
     """Fails before the first image is computed, not after it."""
     probe = out / ".pixelwise-probe"
-    with atomic(probe) as part:
-        part.write_bytes(b"")
-    probe.unlink()
+    try:
+        with atomic(probe) as part:
+            part.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:  # of the folder: nobody knows the probe
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        raise output_error(out, cause) from cause
 
 
 def _out_of_memory(error: Exception) -> bool:

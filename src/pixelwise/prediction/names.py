@@ -7,8 +7,9 @@ endings keep them, and those of different places get the folders above in front,
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,8 +28,8 @@ def plan(inputs: Iterable[str | Path], out: Path) -> tuple[list[Job], list[tuple
     """The images among files and folders, in the order given and by name within a folder, each once.
 
     Returns (jobs, failed): failed are inputs that do not exist and folders without an image, with the reason. In
-    folders only files with an image's ending count, hidden ones and those below `out` do not; a file given by name is
-    always tried.
+    folders only files with an image's ending count, hidden ones and those below `out` do not; links to folders are
+    followed, each folder once; a file given by name is always tried.
     """
     found: dict[Path, Path] = {}  # image, resolved -> its path below what was given
     given: dict[Path, Path] = {}  # the same -> as it is written
@@ -53,9 +54,18 @@ def plan(inputs: Iterable[str | Path], out: Path) -> tuple[list[Job], list[tuple
 
 def _images(folder: Path, out: Path) -> list[Path]:
     keep_out = out.resolve()
-    inside = sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+    inside = sorted(p for p in _files(folder) if p.suffix.lower() in ENDINGS and p.is_file())
     hidden = [any(part.startswith(".") for part in p.relative_to(folder).parts) for p in inside]
     return [p for p, h in zip(inside, hidden) if not h and keep_out not in p.resolve().parents]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Everything below, through links as well, but into no folder twice: links may go in circles."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = [name for name in sorted(folders) if os.path.realpath(os.path.join(place, name)) not in seen]
+        yield from (Path(place, name) for name in names)
 
 
 def distinct(images: Sequence[tuple[Path, Path]]) -> list[str]:
