@@ -31,7 +31,7 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]  # some go on for pages
         raise ConfigError(f"The device '{device}' cannot be used here ({reason}); try device=cpu.") from error
     return chosen
 
@@ -64,4 +64,5 @@ def describe(device: torch.device) -> str:
     lines = PROCESSOR.read_text(errors="replace").splitlines() if PROCESSOR.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' if threads != 1 else ''}, {psutil.virtual_memory().total / 2**30:.0f} GiB"

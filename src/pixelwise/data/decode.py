@@ -44,6 +44,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 ADVICE = "save it as PNG (8 or 16 bit) or as a .npy array of uint8 or uint16."
 
 JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in coded pixels only FF 00 and restart marks occur
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 EMPTY = "the file is empty (0 bytes); copy it again from its source."
 
 _open_lock = threading.Lock()
@@ -111,6 +112,8 @@ def _pillow(path: Path, file: BinaryIO) -> Image.Image:
     except UnidentifiedImageError:
         file.seek(0)
         start = file.read(12)
+        if start.startswith(TIFF):  # of floats, or packed in a rare way: Pillow says no more
+            raise ImageError(path, f"is a TIFF of a kind that cannot be read; {ADVICE}") from None
         what = "it begins like text" if all(9 <= b < 127 for b in start) else f"it begins with {start.hex(' ')}"
         raise ImageError(path, f"is no image, whatever its ending says ({what}).") from None
     except (OSError, ValueError, SyntaxError, struct.error, EOFError) as error:

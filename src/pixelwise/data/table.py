@@ -64,8 +64,10 @@ def read_table(path: str | Path) -> Table:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the class table cannot be read ({error}).") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: the class table is no UTF-8 text; save it as UTF-8.") from None
+    except OSError as error:
+        raise DataError(f"{path}: the class table cannot be read ({error.strerror or error}).") from None
     try:
         return _from_json(text) if path.suffix == ".json" else _from_text(text)
     except (ConfigError, DataError, ValueError) as error:
@@ -134,7 +136,8 @@ def _row(number: int, line: str) -> tuple[int, str, Colour | None, str | None]:
     colour = tuple(int(v) for v in rgb.split()) if rgb else None
     if colour and max(colour) > 255:
         raise DataError(f"line {number}: the colour {colour} has a value above 255.")
-    return int(match["index"]), match["name"].strip('"'), colour, match["word"]  # type: ignore[return-value]
+    word = "void" if match["name"].lower() == "void" else match["word"]  # `255 void` names it and says it at once
+    return int(match["index"]), match["name"].strip('"'), colour, word  # type: ignore[return-value]
 
 
 def _from_names(names: list[str], void: list[int]) -> Table:
