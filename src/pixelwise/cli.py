@@ -85,6 +85,8 @@ class List:
     """List what there is."""
 
     what: Annotated[Literal["models", "formats", "losses", "metrics"], Positional]
+    save: tuple[Literal["classes", "instances", "panoptic"], ...] = ()
+    """Kinds of maps to write; by default the one usual for the model's task."""
     """Which of them."""
 
 
@@ -155,27 +157,26 @@ def _train(command: TrainSettings) -> int:
     if not training.world.first:
         return 0
     print(f"model     {run.model}")
-    if training.settings.report:
-        from pixelwise.report import write_training_report
-
-        print(f"report    {write_training_report(run.out)}")
+    if run.report is not None:
+        print(f"report    {run.report}")
     return 0
 
 
 def _evaluate(command: Evaluate) -> int:
     from rich.console import Console
 
-    from pixelwise.core.atomic import atomic
+    from pixelwise.core.atomic import check_writable
+    from pixelwise.core.jsonfile import write_json
     from pixelwise.data.dataset import open_data
     from pixelwise.evaluation import evaluate
     from pixelwise.prediction import load
 
     out = command.out or command.model.parent / f"evaluation-{command.split}"
     model = load(command.model, command.device, command.tta, precision=command.precision)
-    data = open_data(command.data, command.format)
+    data = open_data(command.data, command.format, **parse_options(command.options))
+    check_writable(out)
     scores = replace(evaluate(model, data, split=command.split), model=str(command.model))
-    with atomic(out / "scores.json") as part:
-        part.write_text(json.dumps(scores.to_dict(), indent=1, allow_nan=False), encoding="utf-8")
+    write_json(out / "scores.json", scores.to_dict(), indent=1)
     Console().print(scores)
     print(f"scores    {out / 'scores.json'}")
     if command.report:
@@ -183,7 +184,8 @@ def _evaluate(command: Evaluate) -> int:
 
         about = {"training": model.card.training}
         pictures = examples_of_scores(scores, model, data)
-        path = write_evaluation_report(scores, pictures, out / "report.html", about=about)
+        found = statistics(data, command.split)
+        path = write_evaluation_report(scores, pictures, out / "report.html", about=about, statistics=found)
         print(f"report    {path}")
     return 0
 
@@ -192,7 +194,9 @@ def _predict(command: Predict) -> int:
     from pixelwise.prediction import load, predict_folder
 
     model = load(command.model, command.device, command.tta, precision=command.precision, max_pixels=command.max_pixels)
-    run = predict_folder(model, command.images, command.out, overlay=command.overlay, confidence=command.confidence)
+    run = predict_folder(model, command.images, command.out, save=command.save or None, overlay=command.overlay,
+                         confidence=command.confidence)  # fmt: skip
+        from pixelwise.data.statistics import statistics
     print(f"{len(run.done)} image{'s' if len(run.done) != 1 else ''} segmented, answers in {command.out}")
     for path, reason in run.failed:
         print(f"failed: {path}: {reason}", file=sys.stderr)
@@ -205,5 +209,7 @@ def _list(command: List) -> int:
     table(command.what)
     return 0
 
+    if not command.images:
+        raise ConfigError("There is nothing to predict: name at least one image or folder after the model.")
 
 RUN: dict[type, Any] = {Check: _check, TrainSettings: _train, Evaluate: _evaluate, Predict: _predict, List: _list}

@@ -53,6 +53,19 @@ class TransformSettings:
     """A crop in which one class has more than this share is drawn again, a few times. 1 switches it off."""
     rare_focus: float = 0.0
     """Probability that a crop is placed on a pixel of a class drawn by its rarity."""
+    min_visible: float = 0.0
+    """Objects of which a crop shows less than this share become void."""
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        _require(0 < low <= high < 100, f"transforms.scale is {self.scale}; give the smallest and the largest factor.")
+        _require(all(0 < s < 100 for s in self.scales), f"transforms.scales is {self.scales}; factors are above 0.")
+        _require(0 <= self.elastic < math.inf, f"transforms.elastic is {self.elastic}; it must be at least 0.")
+        most = {"rotation": 180.0, "hue": 0.5}
+        for name in ("flip", "vertical_flip", "rotation", "brightness", "contrast", "saturation", "hue", "blur",
+                     "noise", "max_class_share", "rare_focus", "min_visible"):  # fmt: skip
+            value, top = getattr(self, name), most.get(name, 1.0)
+            _require(0 <= value <= top, f"transforms.{name} is {value}; it must be in 0..{top:g}.")
 
 
 @dataclass(frozen=True)
@@ -185,6 +198,7 @@ class TrainSettings:
         _require(self.minutes is None or 0 < self.minutes < math.inf, f"minutes is {self.minutes}; it must be above 0.")
         _require(self.lr is None or 0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0.")
         crop = self.crop
+        _require(0 <= self.seed < 2**63, f"seed is {self.seed}; it must be a whole number from 0 up, below 2^63.")
         _require(len(crop) <= 2 and all(c >= 8 for c in crop), f"crop is {crop}; give one or two numbers from 8 up.")
 
 

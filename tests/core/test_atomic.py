@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from pixelwise.core.atomic import _flush, atomic
+from pixelwise.core.atomic import _flush, atomic, check_writable
 from pixelwise.errors import OutputError
 
 
@@ -66,3 +66,11 @@ def test_windows_opens_no_folder_and_flushes_what_may_be_written_to(tmp_path, mo
     _flush(tmp_path)
     _flush(tmp_path / "x.txt")
     assert opened == [(tmp_path / "x.txt", os.O_RDWR)]
+
+
+def test_a_folder_is_tried_before_anything_slow(tmp_path):
+    check_writable(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file/out cannot be written: a part of the path is a file"):
+        check_writable(tmp_path / "file" / "out")

@@ -22,7 +22,7 @@ from pixelwise.tasks import make_task
 CLASSES = Classes(names=("sky", "road", "car"), things=("car",))
 SETTINGS: Any = SimpleNamespace(
     scale=(0.5, 1.5), scales=(), flip=0.5, vertical_flip=0.0, rotation=5.0, elastic=1.0, brightness=0.3, contrast=0.3,
-    saturation=0.3, hue=0.02, blur=0.2, noise=0.02, max_class_share=0.75, rare_focus=0.3,
+    saturation=0.3, hue=0.02, blur=0.2, noise=0.02, max_class_share=0.75, rare_focus=0.3, min_visible=0.2,
 )  # fmt: skip
 TRANSFORM = training_transforms(SETTINGS, crop=(24, 32), class_counts=[5, 3, 1])
 

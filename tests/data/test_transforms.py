@@ -34,7 +34,7 @@ from pixelwise.errors import ConfigError, DataError
 
 SETTINGS = SimpleNamespace(
     scale=(0.5, 1.5), scales=(), flip=0.5, vertical_flip=0.0, rotation=0.0, elastic=0.0, brightness=0.3, contrast=0.3,
-    saturation=0.3, hue=0.02, blur=0.0, noise=0.0, max_class_share=0.75, rare_focus=0.0,
+    saturation=0.3, hue=0.02, blur=0.0, noise=0.0, max_class_share=0.75, rare_focus=0.0, min_visible=0.0,
 )  # fmt: skip
 
 
@@ -180,6 +180,9 @@ def test_settings_choose_the_steps() -> None:
     assert crop.weights == pytest.approx((4.0, 0.0, 4 / 3))
     kinds = [type(t) for t in training_transforms(EVERYTHING, crop=32).transforms]
     assert kinds == [RandomScale, Rotation, Elastic, Flip, RandomCrop, ColourJitter, Blur, Noise]
+    least = training_transforms(settings(**still, min_visible=0.4), crop=32, things=[True]).transforms[0]
+    assert (least.min_visible, least.things) == (0.4, (True,))
+    assert training_transforms(SETTINGS, crop=32, own=kinds.append).transforms[-1] == kinds.append
 
 
 # -- crop -------------------------------------------------------------------------------------------------------------

@@ -6,17 +6,23 @@ import json
 import math
 import os
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file as tensors
 
 import pixelwise
 from pixelwise.config import TrainSettings, from_dict, to_dict
+from pixelwise.core.classes import Classes
 from pixelwise.core.modelfile import read_card
 from pixelwise.core.outputs import Dense
+from pixelwise.data.statistics import Statistics
 from pixelwise.errors import ConfigError, DataError, MemoryLimitError, ModelFileError, OutputError
+from pixelwise.tasks import make_task
 from pixelwise.training import Training, checkpoint, loop, memory
+from pixelwise.training.plan import weights_of
 
 FAST = {"model": "unet", "options": ["width=4", "depth=2"], "crop": [32], "device": "cpu", "precision": "fp32",
         "workers": 0, "report": False}  # fmt: skip
@@ -220,6 +226,53 @@ def test_plateau_lowers_the_rate(shapes, tmp_path, monkeypatch):
                 schedule={"name": "plateau", "patience": 0, "factor": 0.5, "warmup": 0.0})  # fmt: skip
     lr = [line["lr"] for line in log_of(run.out) if line["kind"] == "step"]
     assert lr == [0.01, 0.01, 0.005, 0.0025]
+
+
+def test_words_are_checked_before_the_data_is_read(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "admit", None)  # would fail otherwise than by a word
+    for change, word in (({"loss": "ce+dise"}, "did you mean 'dice'"), ({"model": "unett"}, "did you mean 'unet'"),
+                         ({"options": ["norm=batsh"]}, "batsh"), ({"options": ["widht=4"]}, "width"),
+                         ({"loss": "dice", "class_weights": "enet"}, "no term")):  # fmt: skip
+        with pytest.raises(ConfigError, match=word):
+            train(shapes, tmp_path / "r", **change)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.Training, "_weights", lambda self: {k: v * math.nan for k, v in
+                                                                 self.net.state_dict().items()})  # fmt: skip
+    with pytest.raises(ConfigError, match=r"no numbers any more.*smaller --lr"):
+        train(shapes, tmp_path / "r", epochs=1)
+    assert not (tmp_path / "r" / "model.safetensors").exists()
+
+
+def test_a_crop_of_mirrored_border_alone_is_refused(shapes, tmp_path):
+    with pytest.raises(ConfigError, match="--crop 4000 4000 is more than twice as large as the images"):
+        train(shapes, tmp_path / "r", epochs=1, crop=[4000])
+
+
+def test_a_transform_of_ones_own_comes_last_and_the_report_is_written(shapes, tmp_path):
+    seen = []
+
+    def own(sample, rng, pick):
+        seen.append((sample.size, sample.truth.size))
+        return sample
+
+    run = pixelwise.train(shapes, out=tmp_path / "r", transform=own, **{**FAST, "epochs": 1, "report": True})
+    assert set(seen) == {((32, 32), (32, 32))}
+    assert run.report == tmp_path / "r" / "report.html"
+    assert run.report.stat().st_size > 10_000
+
+
+def test_median_weights_look_at_the_images_that_hold_a_class():
+    classes = Classes(names=["a", "b", "c"], things=["c"])
+    none = np.zeros(3, np.int64)
+    counts, seen = np.array([600, 300, 100]), np.array([1000, 1000, 200])
+    stats = Statistics(counts, none, seen, none, (), none, none, {}, 1)
+    settings = TrainSettings(Path("d"), class_weights="median")
+    found = weights_of(settings, make_task("semantic", classes), stats)
+    assert found == pytest.approx([0.5 / 0.6, 0.5 / 0.3, 1.0])  # frequencies 0.6, 0.3 and 100 / 200
+    things = weights_of(settings, make_task("instance", classes), stats)
+    assert things == pytest.approx([0.7 / 0.5, 0.7 / 0.9])  # c, and the rest as the ground of every image
 
 
 def test_without_images_to_validate_the_last_model_is_kept(tmp_path, capsys, write_shapes):

@@ -58,6 +58,18 @@ def atomic(path: str | Path) -> Iterator[Path]:
             part.unlink()
 
 
+def check_writable(folder: str | Path) -> None:
+    """Makes the folder and writes to it, before anything slow is done. Raises OutputError where that cannot be."""
+    probe = Path(folder) / ".pixelwise-probe"
+    try:
+        with atomic(probe) as part:
+            part.touch()
+        probe.unlink()
+    except OSError as error:  # of the folder: nobody knows the probe
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        raise output_error(folder, cause) from cause
+
+
 def _flush(path: Path) -> None:
     """Waits until the file (or the folder's list of names) is on the disk, so that a power cut leaves old or new."""
     if os.name == "nt" and path.is_dir():  # Windows opens no folder, and keeps its names safe itself

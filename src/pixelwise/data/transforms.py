@@ -211,6 +211,8 @@ class Settings(Protocol):
     def max_class_share(self) -> float: ...
     @property
     def rare_focus(self) -> float: ...  # probability
+    @property
+    def min_visible(self) -> float: ...  # share of an object
 
 
 def training_transforms(
@@ -218,15 +220,16 @@ def training_transforms(
     *,
     crop: tuple[int, int] | int,
     class_counts: Sequence[float] | np.ndarray | None = None,
-    min_visible: float = 0.0,
     things: Sequence[bool] | np.ndarray = (),
+    own: Transform | None = None,
 ) -> Chain:
     """The chain that training uses: scale, turn, bend, flip, crop as one warp, then colour, blur and noise on the crop.
 
     crop          (height, width), or one number for a square
     class_counts  [K] pixels per class over the training split; the weights of `rare_focus` are one over them. Without
                   them the focus goes to any segment, each equally likely.
-    min_visible   objects (labels that are `things`, all where none are named) of which the crop shows less become void
+    things        [K] labels to which `min_visible` applies; all where none are named
+    own           a transform of the user's, which comes last
     Raises ConfigError for values that cannot be.
     """
     size = (crop, crop) if isinstance(crop, int) else (int(crop[0]), int(crop[1]))
@@ -244,11 +247,13 @@ def training_transforms(
     if settings.flip > 0 or settings.vertical_flip > 0:
         steps.append(Flip(settings.flip, settings.vertical_flip))
     steps.append(RandomCrop(size, max_class_share=settings.max_class_share, focus=settings.rare_focus, weights=weights,
-                            min_visible=min_visible, things=tuple(bool(t) for t in things)))  # fmt: skip
+                            min_visible=settings.min_visible, things=tuple(bool(t) for t in things)))  # fmt: skip
     if max(settings.brightness, settings.contrast, settings.saturation, settings.hue) > 0:
         steps.append(ColourJitter(settings.brightness, settings.contrast, settings.saturation, settings.hue))
     if settings.blur > 0:
         steps.append(Blur(settings.blur))
     if settings.noise > 0:
         steps.append(Noise(settings.noise))
+    if own is not None:
+        steps.append(own)
     return Chain(tuple(steps))

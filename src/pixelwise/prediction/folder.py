@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pixelwise.core.atomic import atomic, output_error
+from pixelwise.core.atomic import check_writable
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.errors import ImageError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
@@ -61,7 +61,7 @@ def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[
         predictor = load(model, device, tta, precision=precision, max_pixels=max_pixels)
     pictures = [kind for kind, wanted in (("overlay", overlay), ("confidence", confidence)) if wanted]
     writers = make_writers([*(usual(predictor.task) if save is None else save), *pictures], predictor.task, out)
-    _try_writing(out)
+    check_writable(out)
     jobs, failed = plan(inputs, out)
     done: list[tuple[Path, tuple[Path, ...]]] = []
     try:
@@ -92,18 +92,6 @@ def _failure(predictor: Predictor, job: Job, future: Future[Tensor], writers: Se
             raise
         return "does not fit in memory; predict it on another device, or in parts."
     return None
-
-
-def _try_writing(out: Path) -> None:
-    """Fails before the first image is computed, not after it."""
-    probe = out / ".pixelwise-probe"
-    try:
-        with atomic(probe) as part:
-            part.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:  # of the folder: nobody knows the probe
-        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        raise output_error(out, cause) from cause
 
 
 def _out_of_memory(error: Exception) -> bool:

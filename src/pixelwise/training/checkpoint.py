@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pixelwise.core.atomic import atomic
-from pixelwise.errors import ModelFileError
+from pixelwise.errors import ConfigError, ModelFileError
 
 
 @dataclass
@@ -103,6 +103,14 @@ def restore_optimizer(
         if isinstance(value, Tensor) and value.ndim and value.shape == parameter.shape:
             value = torch.empty_like(parameter).copy_(place(value, parameter))  # the parameter's own memory format
         optimizer.state[parameter][key] = value
+
+
+def check_finite(state: dict[str, Tensor], lr: float) -> None:
+    """Raises ConfigError for weights that are no numbers, which nobody should save as a model."""
+    lost = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if lost:
+        raise ConfigError(f"The weights are no numbers any more ({lost[0]} and {len(lost) - 1} others): use a smaller "
+                          f"--lr (it reached {lr:g}) or --precision fp32.")  # fmt: skip
 
 
 def seed_everything(seed: int) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +16,13 @@ from typing import Any
 import torch
 
 from pixelwise.config import TrainSettings, from_dict, to_dict
-from pixelwise.core.atomic import atomic, output_error
+from pixelwise.core.jsonfile import write_json
 from pixelwise.core.machine import describe
 from pixelwise.core.modelfile import current_versions
 from pixelwise.core.types import Task
 from pixelwise.data.dataset import DataSet
 from pixelwise.data.statistics import Statistics
 from pixelwise.errors import ConfigError, OutputError
-from pixelwise.training.log import plain
 from pixelwise.training.plan import Plan
 
 OWN = ("data", "out", "resume")  # each call says these itself
@@ -37,12 +37,14 @@ class Run:
     model     the best model's file, the last one's after Ctrl-C
     scores    the best scores on the validation split
     complete  False after Ctrl-C
+    report    the report, where one was written (by the first process, if `report` is set)
     """
 
     out: Path
     model: Path
     scores: dict[str, Any]
     complete: bool
+    report: Path | None = None
 
 
 def state_path(out: Path) -> Path:
@@ -103,17 +105,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def make_folder(out: Path) -> None:
-    """Makes the folder, before anything slow is done. Raises OutputError where nothing can be written to it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with atomic(out / "run.json.probe") as part:
-            part.touch()
-        (out / "run.json.probe").unlink()
-    except OSError as error:
-        raise error if isinstance(error, OutputError) else output_error(out, error) from error
-
-
 def write_run_json(out: Path, settings: TrainSettings, plan: Plan, task: Task, dataset: DataSet, stats: Statistics,
                    processes: int, device: torch.device) -> None:  # fmt: skip
     """Writes run.json, whole: everything needed to repeat the run."""
@@ -123,8 +114,24 @@ def write_run_json(out: Path, settings: TrainSettings, plan: Plan, task: Task, d
     facts = {"settings": to_dict(settings), "plan": dataclasses.asdict(plan), "task": task.name, "data": data,
              "processes": processes, "versions": current_versions(), "git": git_state(), "machine": describe(device),
              "started": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
-    with atomic(out / "run.json") as part:
-        part.write_text(json.dumps(plain(facts), indent=1), encoding="utf-8")
+    write_json(out / "run.json", facts, indent=1)
+
+
+@contextlib.contextmanager
+def older_files_stay(settings: TrainSettings) -> Iterator[None]:
+    """Adds to a failed write that nothing is lost, and how to go on."""
+    try:
+        yield
+    except OutputError as error:
+        how = f"go on with: {how_to_go_on(settings)}"
+        raise OutputError(f"{error} The older files are whole; when there is room, {how}") from error
+
+
+def write_report(out: Path) -> Path:
+    """Writes report.html into the run's folder."""
+    from pixelwise.report import write_training_report  # with matplotlib, which training does without
+
+    return write_training_report(out)
 
 
 def git_state() -> dict[str, Any] | None:

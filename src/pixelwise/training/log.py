@@ -8,27 +8,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pixelwise.core.atomic import output_error
+from pixelwise.core.jsonfile import plain
 from pixelwise.errors import MissingExtraError
 
 
-def plain(value: Any) -> Any:
-    """JSON values: arrays become lists, NaN becomes None."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def numbers(scores: dict[str, Any]) -> dict[str, float]:
+    """The scores that are one number each."""
+    return {k: float(v) for k, v in scores.items() if isinstance(v, float) and math.isfinite(v)}
 
 
 class Log:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pixelwise.config import TrainSettings
+from pixelwise.config import TrainSettings, parse_options
+from pixelwise.core.atomic import check_writable
 from pixelwise.core.machine import describe, pick_device, pick_precision
 from pixelwise.core.modelfile import ModelCard, load_weights_into, save_model
 from pixelwise.core.registry import create_model
@@ -21,22 +22,31 @@ from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.doctor import admit
 from pixelwise.data.loader import make_loader
 from pixelwise.data.statistics import Statistics, statistics
-from pixelwise.data.transforms import training_transforms
-from pixelwise.errors import ConfigError, DataError, OutputError
+from pixelwise.data.transforms import Transform, training_transforms
+from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import evaluate_split
 from pixelwise.losses.criterion import Recipe, criterion
 from pixelwise.losses.mix import parse
 from pixelwise.objectives import Supervised
 from pixelwise.tasks import make_task
-from pixelwise.training import checkpoint
-from pixelwise.training.checkpoint import Position, seed_everything
+from pixelwise.training import checkpoint, folder
+from pixelwise.training.checkpoint import Position, check_finite, seed_everything
 from pixelwise.training.distributed import World, full_tensors, load_full
-from pixelwise.training.folder import Run, how_to_go_on, make_folder, resumed, state_path, write_run_json
+from pixelwise.training.folder import Run
 from pixelwise.training.interrupt import interruptible
-from pixelwise.training.log import Log, clock, plain
+from pixelwise.training.log import Log, clock, numbers
 from pixelwise.training.memory import memory_limit
 from pixelwise.training.optim import Average, Schedule, make_optimizer
-from pixelwise.training.plan import Plan, check_unscored, fit, make_plan, model_options, preprocessing_of, weights_of
+from pixelwise.training.plan import (
+    Plan,
+    check_unscored,
+    check_words,
+    fit,
+    make_plan,
+    model_options,
+    preprocessing_of,
+    weights_of,
+)
 
 SAVE_EVERY = 120.0  # seconds between states to resume from
 LOG_EVERY = 10  # batches between lines in log.jsonl
@@ -47,10 +57,11 @@ GO_ON, SAVE, STOP = 0.0, 1.0, 2.0  # what the processes agree on after a step
 class Training:
     """Everything a training holds, built once from the settings; `run` is the loop."""
 
-    def __init__(self, settings: TrainSettings) -> None:
-        self.settings, self.resumed_plan = resumed(settings)
-        s = self.settings
-        self.out, self.state = s.out, state_path(s.out)
+    def __init__(self, settings: TrainSettings, transform: Transform | None = None) -> None:
+        self.settings, self.resumed_plan = folder.resumed(settings)
+        s, self.own_transform = self.settings, transform
+        check_words(s)
+        self.out, self.state = s.out, folder.state_path(s.out)
         self.resumes = s.resume and self.state.exists()
         self.device = pick_device(s.device)
         self.precision = pick_precision(self.resumed_plan.precision if self.resumed_plan else s.precision, self.device)
@@ -70,7 +81,7 @@ class Training:
             raise DataError(f"{s.data}: the split '{s.dataset.train}' has no image with a mask to train on.")
         self.val_records = self._validation()
         if self.world.first:
-            make_folder(self.out)
+            check_writable(self.out)
         say(f"data      {s.data} ({self.dataset.format}): {len(self.train_records)} to train on, "
             f"{len(self.val_records)} to validate")  # fmt: skip
         for note in self.dataset.notes:
@@ -106,18 +117,15 @@ class Training:
             say(f"weights   {s.weights}: kept {len(kept)} tensors, dropped {len(dropped)}{what}")
         self.net = net.to(self.device).to(memory_format=torch.channels_last)
         self.scored = self._create().to(self.device).to(memory_format=torch.channels_last).eval()
-        say(f"model     {s.model} {self.options}, {sum(p.numel() for p in net.parameters()):,} parameters")
+        options = " ".join(f"{name}={value}" for name, value in self.options.items())
+        say(f"model     {s.model} {options}, {sum(p.numel() for p in net.parameters()):,} parameters")
 
     def _create(self) -> nn.Module:
         return create_model(self.settings.model, classes=self.task.classes.channels, **self.options)
 
     def _build_training(self) -> None:
         s = self.settings
-        mix = parse(s.loss)
-        if s.class_weights != "none" and not mix.takes_class_weights:
-            raise ConfigError(f"--class-weights {s.class_weights}: no term of --loss {mix} takes them; "
-                              "add ce, focal, ohem or topk.")  # fmt: skip
-        self.objective = Supervised(self.preprocessing, Recipe(mix, weights_of(s, self.task, self.stats)))
+        self.objective = Supervised(self.preprocessing, Recipe(parse(s.loss), weights_of(s, self.task, self.stats)))
         self.plan = self._decide()
         self._say_plan()
         self.model, self.optimizer = self.world.prepare(self.net, lambda n: make_optimizer(n, s.optim, self.plan.lr))
@@ -126,7 +134,8 @@ class Training:
         self.at = Position()
         things = self.dataset.classes.is_thing.tolist()
         counts = self.stats.pixel_counts
-        transform = training_transforms(s.transforms, crop=self.plan.crop, class_counts=counts, things=things)
+        transform = training_transforms(s.transforms, crop=self.plan.crop, class_counts=counts, things=things,
+                                        own=self.own_transform)  # fmt: skip
         self.loader = make_loader(self.dataset, self.train_records, self.task, transform=transform,
                                   batch_size=self.plan.batch_size, seed=s.seed, shuffle=True, workers=self.plan.workers,
                                   rank=self.world.rank, world=self.world.size, balanced=s.dataset.balanced,
@@ -162,14 +171,15 @@ class Training:
         """Trains to the end, or until Ctrl-C. Raises what data, memory and disk give reason to."""
         s = self.settings
         if self.world.first and not (s.resume and (self.out / "run.json").exists()):
-            write_run_json(self.out, s, self.plan, self.task, self.dataset, self.stats, self.world.size, self.device)
+            folder.write_run_json(self.out, s, self.plan, self.task, self.dataset, self.stats, self.world.size,
+                                  self.device)  # fmt: skip
         if self.resumes:
             self._restore()
         elif self.world.rank:  # each process its own dropout
             seed_everything(s.seed + self.world.rank)
         at = self.at
         self._started, self._saved = time.monotonic() - at.elapsed, time.monotonic()
-        with self.log, interruptible() as interrupted, self._older_files_stay():
+        with self.log, interruptible() as interrupted, folder.older_files_stay(s):
             while (at.progress < 1 or at.batch) and not self._stopped_early():
                 if not self._run_epoch(interrupted):
                     return self._leave()
@@ -179,7 +189,8 @@ class Training:
                     self._save_state()
         self.loader.close()
         self.log.say(f"finished  {at.step} steps, {at.epoch} epochs in {clock(at.elapsed)}")
-        return Run(self.out, self.out / "model.safetensors", at.best_scores or {}, True)
+        report = folder.write_report(self.out) if self.world.first and s.report else None
+        return Run(self.out, self.out / "model.safetensors", at.best_scores or {}, True, report)
 
     def _run_epoch(self, interrupted: Callable[[], bool]) -> bool:
         """The batches of an epoch, from where the training is; False when it is to stop."""
@@ -272,7 +283,7 @@ class Training:
         if self.world.first:
             save_model(self.out / "last.safetensors", self.scored, self._card({}))
         self.loader.close()
-        how = how_to_go_on(self.settings)
+        how = folder.how_to_go_on(self.settings)
         self.log.say(f"stopped   at step {self.at.step}, {self.at.progress:.0%} done; go on with: {how}")
         return Run(self.out, self.out / "last.safetensors", self.at.best_scores or {}, False)
 
@@ -280,7 +291,9 @@ class Training:
 
     def _evaluate_and_keep(self) -> None:
         """Scores the averaged weights, saves them as the last model and, if they are, as the best."""
-        self.scored.load_state_dict(self._weights())
+        weights = self._weights()
+        check_finite(weights, self.plan.lr)
+        self.scored.load_state_dict(weights)
         scores: dict[str, Any] = {}
         better = True
         if self.val_records:
@@ -308,7 +321,7 @@ class Training:
         self.schedule.scored(value)
         at.best, at.stale = (value, 0) if better else (at.best, at.stale + 1)
         if better:
-            at.best_scores = _numbers(scores)
+            at.best_scores = numbers(scores)
         at.evaluated_at = at.elapsed = self._elapsed()
         self.log.line("evaluation", epoch=at.epoch, step=at.step, seconds=at.elapsed, metrics=scores)
         left = f", {clock(at.elapsed / at.progress * (1 - at.progress))} left" if 0 < at.progress < 1 else ""
@@ -326,7 +339,7 @@ class Training:
 
     def _card(self, scores: dict[str, Any]) -> ModelCard:
         s, at = self.settings, self.at
-        training = {"scores": _numbers(scores), "epoch": at.epoch, "step": at.step, "crop": list(self.plan.crop),
+        training = {"scores": numbers(scores), "epoch": at.epoch, "step": at.step, "crop": list(self.plan.crop),
                     "images": len(self.train_records), "minutes": round(at.elapsed / 60, 2), "loss": s.loss,
                     "seed": s.seed}  # fmt: skip
         return ModelCard(architecture=s.model, outputs=self.task.classes.channels, classes=self.dataset.classes,
@@ -382,16 +395,3 @@ class Training:
         self.world.restore_scaler(numbers["scaler"])
         self.at = Position(**numbers["position"])
         self.log.say(f"resumed   at step {self.at.step}, {self.at.progress:.0%} done")
-
-    @contextlib.contextmanager
-    def _older_files_stay(self) -> Iterator[None]:
-        try:
-            yield
-        except OutputError as error:
-            how = f"go on with: {how_to_go_on(self.settings)}"
-            raise OutputError(f"{error} The older files are whole; when there is room, {how}") from error
-
-
-def _numbers(scores: dict[str, Any]) -> dict[str, float]:
-    """The scores that are one number each."""
-    return {k: plain(v) for k, v in scores.items() if isinstance(v, float) and math.isfinite(v)}

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.config import TrainSettings, parse_options
+from pixelwise.core.registry import create_model
 from pixelwise.core.sample import Batch, Preprocessing, Sample, collate
 from pixelwise.core.segments import Segments
 from pixelwise.data.dataset import DataSet
 from pixelwise.data.statistics import Statistics
 from pixelwise.errors import ConfigError
+from pixelwise.losses.mix import parse
 from pixelwise.losses.weights import class_weights
 from pixelwise.tasks import Instance, Panoptic, Semantic
 from pixelwise.training.memory import activation_bytes, fit_batch, memory_limit
@@ -83,14 +85,27 @@ def make_plan(settings: TrainSettings, dataset: DataSet, stats: Statistics, imag
 
 
 def _crop(settings: TrainSettings, stats: Statistics, kind: str, said: list[str]) -> tuple[int, int]:
-    if settings.crop:
-        return settings.crop[0], settings.crop[-1]
     sizes = np.array(list(stats.sizes), dtype=float)  # [S, 2] height, width
+    if settings.crop:
+        _check_crop(settings, sizes)
+        return settings.crop[0], settings.crop[-1]
     height, width = np.median(sizes, axis=0)
     shrink = min(1.0, math.sqrt(CROP_PIXELS[kind] / (height * width)))
     crop = tuple(max(32, int(side * shrink / 32) * 32) for side in (height, width))
     said.append(f"crop {crop[0]} x {crop[1]}, from images of {height:.0f} x {width:.0f} in the median (set --crop)")
     return crop[0], crop[1]
+
+
+def _check_crop(settings: TrainSettings, sizes: np.ndarray) -> None:
+    """Raises ConfigError for a crop of which most is mirrored border however the images are scaled."""
+    crop, scales = np.array([settings.crop[0], settings.crop[-1]]), settings.transforms
+    largest = sizes.max(0) * max(scales.scales or scales.scale)
+    if (crop > 2 * largest).any():
+        raise ConfigError(
+            f"--crop {crop[0]} {crop[1]} is more than twice as large as the images, which reach {largest[0]:.0f} x "
+            f"{largest[1]:.0f} pixels (height x width) after scaling: most of it would be mirrored border. Use a "
+            "smaller --crop."
+        )
 
 
 def _cache(settings: TrainSettings, dataset: DataSet, stats: Statistics, images: int) -> bool:
@@ -124,6 +139,16 @@ def probe(plan: Plan, dataset: DataSet, task: Task) -> Batch:
     return collate([Sample(image, truth, "probe")] * 2)
 
 
+def check_words(settings: TrainSettings) -> None:
+    """Loss, model and options, before any data is read. Raises ConfigError."""
+    mix = parse(settings.loss)
+    if settings.class_weights != "none" and not mix.takes_class_weights:
+        raise ConfigError(f"--class-weights {settings.class_weights}: no term of --loss {mix} takes them; "
+                          "add ce, focal, ohem or topk.")  # fmt: skip
+    with torch.device("meta"):  # built without memory or time
+        create_model(settings.model, classes=2, **parse_options(settings.options))
+
+
 def check_unscored(settings: TrainSettings) -> None:
     """Where there is nothing to validate on. Raises ConfigError for a setting that would do nothing."""
     s = settings
@@ -139,7 +164,12 @@ def weights_of(settings: TrainSettings, task: Task, stats: Statistics) -> tuple[
     if settings.class_weights == "none":
         return ()
     counts = task_counts(task, stats)
-    return tuple(class_weights(counts, settings.class_weights).tolist())
+    seen = np.asarray(stats.seen_counts, dtype=np.int64)
+    if isinstance(task, Instance):
+        seen = seen[task.source.is_thing]
+    if task.classes.nothing:  # the ground is in every image
+        seen = np.append(seen, counts.sum())
+    return tuple(class_weights(counts, settings.class_weights, seen=seen).tolist())
 
 
 def task_counts(task: Task, stats: Statistics) -> np.ndarray:
