@@ -20,7 +20,7 @@ ROOT = Path(pixelwise.__file__).parent
 # From left to right; parts that stand together know nothing of each other.
 LAYERS = (
     {"errors"},
-    {"config", "kernels"},
+    {"config", "complaints", "kernels"},
     {"core"},
     {"nn", "losses", "metrics"},
     {"models", "tasks", "data"},

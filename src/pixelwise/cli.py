@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -12,8 +14,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from pixelwise.complaints import complaint
 from pixelwise.config import TrainSettings
-from pixelwise.errors import PixelwiseError
+from pixelwise.errors import ConfigError, PixelwiseError
 
 Positional = tyro.conf.Positional
 
@@ -78,6 +81,8 @@ class Predict:
     """Arithmetic of the net."""
     max_pixels: int = 300_000_000
     """Larger images are refused before they are decoded."""
+    save: tuple[Literal["classes", "instances", "panoptic"], ...] = ()
+    """Kinds of maps to write; by default the one usual for the model's task."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,6 @@ class List:
     """List what there is."""
 
     what: Annotated[Literal["models", "formats", "losses", "metrics"], Positional]
-    save: tuple[Literal["classes", "instances", "panoptic"], ...] = ()
-    """Kinds of maps to write; by default the one usual for the model's task."""
     """Which of them."""
 
 
@@ -124,9 +127,15 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def parse(words: Sequence[str]) -> Any:
-    """The command with its settings. Exits with 2 for words that are none, naming the nearest."""
-    args = list(words) or ["--help"]
-    return tyro.cli(Command, args=args, prog="pixelwise", description=DESCRIPTION, config=CONFIG)
+    """The command with its settings. Raises ConfigError for words that are none, naming the nearest."""
+    args, said = list(words) or ["--help"], io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(Command, args=args, prog="pixelwise", description=DESCRIPTION, config=CONFIG)
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        raise complaint(said.getvalue()) from None
 
 
 DESCRIPTION = (
@@ -173,13 +182,14 @@ def _evaluate(command: Evaluate) -> int:
 
     out = command.out or command.model.parent / f"evaluation-{command.split}"
     model = load(command.model, command.device, command.tta, precision=command.precision)
-    data = open_data(command.data, command.format, **parse_options(command.options))
+    data = open_data(command.data, command.format)
     check_writable(out)
     scores = replace(evaluate(model, data, split=command.split), model=str(command.model))
     write_json(out / "scores.json", scores.to_dict(), indent=1)
     Console().print(scores)
     print(f"scores    {out / 'scores.json'}")
     if command.report:
+        from pixelwise.data.statistics import statistics
         from pixelwise.report import examples_of_scores, write_evaluation_report
 
         about = {"training": model.card.training}
@@ -193,10 +203,11 @@ def _evaluate(command: Evaluate) -> int:
 def _predict(command: Predict) -> int:
     from pixelwise.prediction import load, predict_folder
 
+    if not command.images:
+        raise ConfigError("There is nothing to predict: name at least one image or folder after the model.")
     model = load(command.model, command.device, command.tta, precision=command.precision, max_pixels=command.max_pixels)
     run = predict_folder(model, command.images, command.out, save=command.save or None, overlay=command.overlay,
                          confidence=command.confidence)  # fmt: skip
-        from pixelwise.data.statistics import statistics
     print(f"{len(run.done)} image{'s' if len(run.done) != 1 else ''} segmented, answers in {command.out}")
     for path, reason in run.failed:
         print(f"failed: {path}: {reason}", file=sys.stderr)
@@ -209,7 +220,5 @@ def _list(command: List) -> int:
     table(command.what)
     return 0
 
-    if not command.images:
-        raise ConfigError("There is nothing to predict: name at least one image or folder after the model.")
 
 RUN: dict[type, Any] = {Check: _check, TrainSettings: _train, Evaluate: _evaluate, Predict: _predict, List: _list}
