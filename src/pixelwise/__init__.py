@@ -31,14 +31,15 @@ _PUBLIC = {
     "train": "training",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604  (its keys are strings)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'pixelwise' has no attribute '{name}'")
     home = _PUBLIC[name]
-    value = getattr(importlib.import_module(f"pixelwise.{home}"), name) if home else importlib.import_module(f"pixelwise.{name}")
+    module = importlib.import_module(f"pixelwise.{home or name}")
+    value = getattr(module, name) if home else module
     globals()[name] = value
     return value
 

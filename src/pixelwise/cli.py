@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from pixelwise.complaints import complaint
-from pixelwise.config import TrainSettings
+from pixelwise.config import TrainSettings, parse_options
 from pixelwise.errors import ConfigError, PixelwiseError
 
 Positional = tyro.conf.Positional
@@ -29,6 +29,8 @@ class Check:
     """The data set's folder."""
     format: str | None = None
     """Layout on disk; found by looking by default."""
+    options: tuple[str, ...] = ()
+    """Options of the format, such as annotations=both: see docs/data.md."""
     quick: bool = False
     """Only what needs no decoding of every image."""
     json: bool = False
@@ -55,6 +57,8 @@ class Evaluate:
     """Arithmetic of the net."""
     format: str | None = None
     """Layout on disk; found by looking by default."""
+    options: tuple[str, ...] = ()
+    """Options of the format, such as missing=skip: see docs/data.md."""
     report: bool = True
     """Write report.html."""
 
@@ -147,7 +151,8 @@ CONFIG = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
 def _check(command: Check) -> int:
     from pixelwise.data.doctor import examine
 
-    findings = examine(command.data, format=command.format, quick=command.quick)
+    options = parse_options(command.options)
+    findings = examine(command.data, format=command.format, quick=command.quick, options=options)
     if command.json:
         print(json.dumps(findings.to_dict(), indent=1))
     else:
@@ -182,7 +187,7 @@ def _evaluate(command: Evaluate) -> int:
 
     out = command.out or command.model.parent / f"evaluation-{command.split}"
     model = load(command.model, command.device, command.tta, precision=command.precision)
-    data = open_data(command.data, command.format)
+    data = open_data(command.data, command.format, **parse_options(command.options))
     check_writable(out)
     scores = replace(evaluate(model, data, split=command.split), model=str(command.model))
     write_json(out / "scores.json", scores.to_dict(), indent=1)

@@ -123,6 +123,8 @@ class DataSettings:
 
     format: str | None = None
     """Layout on disk, one of `pixelwise list formats`; found by looking by default."""
+    options: tuple[str, ...] = ()
+    """Options of the format, such as annotations=both (Cityscapes) or missing=skip: see docs/data.md."""
     train: str = "train"
     """Split to train on."""
     val: str = "val"
@@ -196,9 +198,9 @@ class TrainSettings:
             value = getattr(self, name)
             _require(value is None or value >= least, f"{name} is {value}; it must be at least {least}.")
         _require(self.minutes is None or 0 < self.minutes < math.inf, f"minutes is {self.minutes}; it must be above 0.")
+        _require(0 <= self.seed < 2**63, f"seed is {self.seed}; it must be a whole number from 0 up, below 2^63.")
         _require(self.lr is None or 0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0.")
         crop = self.crop
-        _require(0 <= self.seed < 2**63, f"seed is {self.seed}; it must be a whole number from 0 up, below 2^63.")
         _require(len(crop) <= 2 and all(c >= 8 for c in crop), f"crop is {crop}; give one or two numbers from 8 up.")
 
 

@@ -15,6 +15,7 @@ from pixelwise.cli import main
 from pixelwise.data.doctor import Finding, Findings, admit, examine
 from pixelwise.data.doctor.kinds import KINDS
 from pixelwise.data.doctor.screen import bar, percent
+from pixelwise.data.streets import write_streets
 from pixelwise.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -160,6 +161,15 @@ def test_no_validation_split(root: Path) -> None:
     (root / "splits/val.txt").unlink()
     finding = only(root, "no-split")
     assert finding.severity == "note"
+
+
+def test_no_training_split(root: Path) -> None:
+    (root / "splits/train.txt").unlink()
+    finding = only(root, "no-train")
+    assert finding.severity == "error"
+    assert finding.message.endswith("to train on: there are val, test")
+    assert "splits/train.txt" in finding.remedy
+    assert admit(root, None, print).splits.keys() == {"val", "test"}  # for a training that names another
 
 
 # -- files that cannot be read ----------------------------------------------------------------------------------------
@@ -589,3 +599,25 @@ def test_real_sets_are_fine(name: str, images: int) -> None:
         assert sum(sum(c.per_image) for c in findings.censuses.values()) == 492
     if name == "dsb2018_nuclei":
         assert sum(sum(c.per_image) for c in findings.censuses.values()) == 28_986
+
+
+def test_options_of_a_format_reach_training(tmp_path: Path) -> None:
+    root = write_streets(tmp_path / "streets", train=2, val=1, test=1, size=(32, 64))
+    assert admit(root, None, print).default_task == "panoptic"
+    assert admit(root, None, print, {"instances": False}).default_task == "semantic"
+    with pytest.raises(ConfigError, match="did you mean 'instances'"):
+        admit(root, None, print, {"instance": False})
+
+
+def test_images_without_masks_are_refused_unless_skipping_is_asked_for(tmp_path: Path) -> None:
+    images, masks = tmp_path / "train" / "images", tmp_path / "train" / "masks"
+    images.mkdir(parents=True)
+    masks.mkdir()
+    stripes = np.arange(256).reshape(16, 16).astype(np.uint8) % 2
+    for name in ("a", "b", "c"):
+        Image.fromarray(stripes * 99).save(images / f"{name}.png")
+        if name != "c":
+            Image.fromarray(stripes).save(masks / f"{name}.png")
+    with pytest.raises(DataError, match="without a mask"):
+        admit(tmp_path, None, print)
+    assert len(admit(tmp_path, None, print, {"missing": "skip"}).records("train")) == 2

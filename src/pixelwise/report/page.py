@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pixelwise import __version__
+from pixelwise.config import parse_options
 from pixelwise.core import drawing
 from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
@@ -149,7 +150,7 @@ def _answers(run: Run, notices: list[str]) -> Sequence[Example]:
         return ()
     choice = mapping(run.settings, "dataset")
     try:
-        dataset = open_data(data, choice.get("format"))
+        dataset = open_data(data, choice.get("format"), **parse_options(tuple(choice.get("options") or ())))
         split = str(choice.get("val") or "val")
         return examples_of_split(model, dataset, split) if split in dataset.splits else ()
     except PixelwiseError as error:

@@ -34,7 +34,7 @@ from pixelwise.training.checkpoint import Position, check_finite, seed_everythin
 from pixelwise.training.distributed import World, full_tensors, load_full
 from pixelwise.training.folder import Run
 from pixelwise.training.interrupt import interruptible
-from pixelwise.training.log import Log, clock, numbers
+from pixelwise.training.log import Log, clock, many, numbers
 from pixelwise.training.memory import memory_limit
 from pixelwise.training.optim import Average, Schedule, make_optimizer
 from pixelwise.training.plan import (
@@ -75,10 +75,13 @@ class Training:
 
     def _open_data(self) -> None:
         s, say = self.settings, self.log.say
-        self.dataset: DataSet = admit(s.data, s.dataset.format, self.log.say)
-        self.train_records = self._labelled(s.dataset.train)
+        self.dataset: DataSet = admit(s.data, s.dataset.format, say, parse_options(s.dataset.options))
+        wanted = s.dataset.train
+        self.train_records = self._labelled(wanted) if wanted in self.dataset.splits else ()
         if not self.train_records:
-            raise DataError(f"{s.data}: the split '{s.dataset.train}' has no image with a mask to train on.")
+            there = ", ".join(self.dataset.splits) or "none"
+            raise DataError(f"{s.data} has no split '{wanted}' with masks to train on (there are: {there}). Write "
+                            "splits/train.txt, one name a line, or name another by --dataset.train.")  # fmt: skip
         self.val_records = self._validation()
         if self.world.first:
             check_writable(self.out)
@@ -160,7 +163,7 @@ class Training:
         self.log.say(f"machine   {describe(self.device)}; {self.precision}, {size} process{'es' if size > 1 else ''}")
         for line in plan.said:
             self.log.say(f"          {line}")
-        length = f"{plan.epochs} epochs" if plan.epochs else f"{plan.minutes:g} minutes"
+        length = many(plan.epochs, "epoch") if plan.epochs else f"{plan.minutes:g} minutes"
         crop = f"{plan.crop[0]}x{plan.crop[1]}"
         self.log.say(f"training  {length}, batch {plan.batch_size}, crop {crop}, lr {plan.lr:g}, "
                      f"loss {self.objective.recipe.mix}")  # fmt: skip
@@ -188,7 +191,7 @@ class Training:
                     self._evaluate_and_keep()
                     self._save_state()
         self.loader.close()
-        self.log.say(f"finished  {at.step} steps, {at.epoch} epochs in {clock(at.elapsed)}")
+        self.log.say(f"finished  {many(at.step, 'step')}, {many(at.epoch, 'epoch')} in {clock(at.elapsed)}")
         report = folder.write_report(self.out) if self.world.first and s.report else None
         return Run(self.out, self.out / "model.safetensors", at.best_scores or {}, True, report)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pixelwise.data.dataset import DataSet, Record
+from pixelwise.core import registry
+from pixelwise.data.dataset import DataSet, Record, open_data
 from pixelwise.data.doctor.census import Census, judge
 from pixelwise.data.doctor.contents import Contents, look_inside
 from pixelwise.data.doctor.faults import Faults, Finding
@@ -20,21 +22,25 @@ from pixelwise.data.doctor.headers import read_headers
 from pixelwise.data.doctor.inventory import assembled, take_inventory, untold
 from pixelwise.data.doctor.splits import same_files, same_pixels
 from pixelwise.data.look import some
+from pixelwise.errors import DataError
 
 __all__ = ["Finding", "Findings", "admit", "examine"]
-from pixelwise.errors import DataError
 
 SAMPLE = 24  # masks that the quick part reads
 CLOSED = ("unreadable", "gigantic", "lossy-mask")  # files with these are not decoded
 AHEAD = 256  # records handed to the threads at a time, so that a million of them need no million of futures
 
 
-def examine(root: str | Path, *, format: str | None = None, quick: bool = False) -> Findings:
+def examine(
+    root: str | Path, *, format: str | None = None, quick: bool = False, options: Mapping[str, Any] | None = None
+) -> Findings:
     """Examines a data set: every fault of every file is collected, none stops the others.
 
     format  a name of `pixelwise list formats`; found by looking by default
     quick   only what needs no decoding of every image: names, pairs, headers, ends of files, equal files of one name in
             two splits, and the ids of a sample of masks
+    options the format's own, as for `open_data`; those of a layout that pairs files by name change only what
+            `Findings.dataset` holds
     Raises DataError for a path that does not exist or holds no data set at all, ConfigError for an unknown format.
 
     >>> findings = examine("data/streets")
@@ -44,7 +50,9 @@ def examine(root: str | Path, *, format: str | None = None, quick: bool = False)
     root = Path(root)
     faults = Faults(root)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    inventory = take_inventory(root, format, faults)
+    options = dict(options or {})
+    inventory = take_inventory(root, format, faults, options)
+    registry.check_options(registry.load("formats", inventory.format).open, options, f"Format '{inventory.format}'")
     headers = read_headers(inventory.records, threads, faults)
     same_files(inventory.records, faults)
     closed = faults.files(CLOSED)
@@ -66,6 +74,9 @@ def examine(root: str | Path, *, format: str | None = None, quick: bool = False)
         same_pixels(digests, faults)
         if dataset is not None:
             judge(censuses, dataset.classes, faults)
+    labelled = {split for split, group in inventory.splits.items() if any(record.labelled for record in group)}
+    if labelled and "train" not in labelled:
+        faults.add("no-train", None, f"there are {', '.join(inventory.splits)}")
     if "val" not in inventory.splits and inventory.splits:
         faults.add("no-split", None, "no 'val', so that training keeps its last model and chooses none")
     return Findings(
@@ -82,19 +93,24 @@ def examine(root: str | Path, *, format: str | None = None, quick: bool = False)
     )
 
 
-def admit(root: str | Path, format: str | None, say: Callable[[str], None]) -> DataSet:
+def admit(
+    root: str | Path, format: str | None, say: Callable[[str], None], options: Mapping[str, Any] | None = None
+) -> DataSet:
     """Opens a data set to train on, after its quick examination: each warning is said in a line.
 
+    options  the format's own; `missing="skip"` leaves images without masks out, which else are an error
     Raises DataError with the first faults where there are errors, and as `examine` does.
     """
-    findings = examine(root, format=format, quick=True)
+    findings = examine(root, format=format, quick=True, options=options)
+    allowed = {"image-without-mask"} if options and options.get("missing") == "skip" else set()
     for warning in findings.of("warning"):
         say(f"warning   {warning.line()}")
-    if not findings.ok or findings.dataset is None:
-        errors = findings.of("error")
+    allowed.add("no-train")  # another split may be named to train on
+    errors = [error for error in findings.of("error") if error.code not in allowed]
+    if errors or findings.dataset is None:
         told = "; ".join(error.line() for error in errors[:3]) + ("; ..." if len(errors) > 3 else "")
-        raise DataError(f"{root} cannot be trained on: {told}. What to do about it says: pixelwise check {root}")
-    return findings.dataset
+        raise DataError(f"{root} cannot be trained on: {told}. To see what to do: pixelwise check {root}")
+    return open_data(root, findings.format, **options) if options else findings.dataset
 
 
 def _some(records: list[Record]) -> list[Record]:

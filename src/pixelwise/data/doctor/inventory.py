@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pixelwise.core import registry
 from pixelwise.data.dataset import DataSet, Record, open_data, recognise
@@ -42,7 +43,7 @@ class Inventory:
         return [record for group in self.splits.values() for record in group]
 
 
-def take_inventory(root: Path, format: str | None, faults: Faults) -> Inventory:
+def take_inventory(root: Path, format: str | None, faults: Faults, options: Mapping[str, Any]) -> Inventory:
     """Finds and pairs the files. Raises PixelwiseError where the path is no folder or holds no data set at all."""
     if not root.is_dir():
         open_data(root, format)  # says what is wrong with the path
@@ -50,7 +51,7 @@ def take_inventory(root: Path, format: str | None, faults: Faults) -> Inventory:
     module = registry.load("formats", name)
     layout = _layout(name, module)
     if layout is None:
-        return _opened(root, name, module, faults)
+        return _opened(root, name, module, faults, options)
     collected: list[tuple[Path, str]] = []
     files = gather(root, layout, Files(faults=collected))
     names = split_files(root, layout, files, seed=0)
@@ -75,11 +76,11 @@ def _layout(name: str, module: ModuleType) -> Layout | None:
     return Layout() if name == "folder" else form.layout if isinstance(form, Format) else None
 
 
-def _opened(root: Path, name: str, module: ModuleType, faults: Faults) -> Inventory:
+def _opened(root: Path, name: str, module: ModuleType, faults: Faults, options: Mapping[str, Any]) -> Inventory:
     """A format that brings its own reader is opened as a whole."""
     skips = "missing" in inspect.signature(module.open).parameters
     try:
-        dataset = open_data(root, name, **({"missing": "skip"} if skips else {}))
+        dataset = open_data(root, name, **{**options, **({"missing": "skip"} if skips else {})})
     except DataError as error:
         faults.add("layout", None, str(error))
         return Inventory(root, name)

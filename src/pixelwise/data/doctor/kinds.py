@@ -24,7 +24,7 @@ KINDS = {
         "error",
         "the data set does not open",
         "{n} reasons why the data set does not open",
-        "Mend what the line says.",
+        "",
     ),
     "same-name": Kind(
         "error",
@@ -159,6 +159,12 @@ KINDS = {
         "the classes differ strongly in size",
         "Weigh rare classes, and draw their images more often.",
         "pixelwise train {root} --class-weights median --dataset.balanced",
+    ),
+    "no-train": Kind(
+        "error",
+        "there is no split 'train' with masks to train on",
+        "there is no split 'train' with masks to train on",
+        "Write {root}/splits/train.txt, one name a line, or name another split by --dataset.train.",
     ),
     "no-split": Kind(
         "note",
