@@ -92,6 +92,11 @@ def _event_writer(folder: Path) -> Any:
     return SummaryWriter(str(folder))
 
 
+def many(count: int, noun: str) -> str:
+    """'1 step', '2 steps'."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def clock(seconds: float) -> str:
     """Seconds as '1 h 02 min', '3 min 20 s' or '12 s'."""
     seconds = round(max(0.0, seconds))
