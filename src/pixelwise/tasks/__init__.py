@@ -10,7 +10,11 @@ from pixelwise.tasks.instance import Instance
 from pixelwise.tasks.panoptic import Panoptic
 from pixelwise.tasks.semantic import Semantic
 
-TASKS = {"semantic": Semantic, "instance": Instance, "panoptic": Panoptic}
+TASKS: dict[str, type[Semantic] | type[Instance] | type[Panoptic]] = {
+    "semantic": Semantic,
+    "instance": Instance,
+    "panoptic": Panoptic,
+}
 
 __all__ = ["TASKS", "Instance", "Panoptic", "Semantic", "make_task"]
 
