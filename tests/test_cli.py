@@ -69,6 +69,7 @@ def test_the_other_commands():
     assert parse(["evaluate", "m", "d", "--split", "val"]).split == "val"
     predict = parse(["predict", "m", "a.png", "b", "--out", "o", "--no-overlay"])
     assert (predict.images, predict.out, predict.overlay) == ((Path("a.png"), Path("b")), Path("o"), False)
+    assert parse(["predict", "m", "a.png", "--save", "classes", "panoptic"]).save == ("classes", "panoptic")
     assert parse(["check", "d", "--quick", "--json"]).json
     assert parse(["list", "losses"]).what == "losses"
 

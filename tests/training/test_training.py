@@ -161,6 +161,12 @@ def test_every_task_trains_on_streets_through_candidates(task, streets, tmp_path
     assert 0 <= run.scores[key] <= 1
     assert bool(called) == (task != "semantic")
     assert read_card(run.model).task == task
+    scores = pixelwise.evaluate(run.model, streets, split="test", device="cpu", boundary=False)
+    assert scores.task == task
+    assert math.isnan(scores.score) or 0 <= scores.score <= 1
+    segments = pixelwise.load(run.model, device="cpu")(pixelwise.open_data(streets).records("test")[0].image)
+    assert segments.size == (64, 128)
+    assert len(segments) == 0 or int(segments.labels.max()) < len(scores.classes)
 
 
 @pytest.mark.parametrize("kind", [{"channels": 1}, {"channels": 1, "bits": 16}, {"bits": 16}, {"classes": 2}], ids=str)
