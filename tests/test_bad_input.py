@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import struct
@@ -426,6 +427,16 @@ def test_a_run_may_lie_in_the_data_and_the_data_is_still_read(run, data, tmp_pat
 
 def command(*words: str | Path) -> list[str]:
     return [sys.executable, "-m", "pixelwise", *map(str, words)]
+
+
+def test_no_figure_is_cut_on_a_narrow_screen(run, data, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    for words in (["check", data], ["evaluate", model, data, "--no-report", "--out", tmp_path / "scores"]):
+        status, out, _ = run(*words)
+        assert status == 0
+        table = out[out.index("ground") : out.rindex("house")]
+        assert "…" not in table
+        assert len(re.findall(r"\d\.\d", table)) >= 6
 
 
 @pytest.mark.slow

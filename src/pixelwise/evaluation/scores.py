@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rich.console import Group, RenderableType
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from pixelwise.core.classes import Classes
 from pixelwise.core.jsonfile import plain
+
+NAME_WIDTH = 20  # of a class on the screen
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -83,25 +87,42 @@ class Scores:
             "per_image": [{"name": name, "score": plain(score)} for name, score in self.per_image],
         }  # fmt: skip
 
-    def __rich__(self) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """What was scored, the totals, and a table per class, in several parts where the screen is narrow."""
         images = "1 image" if self.count == 1 else f"{self.count} images"
         title = f"{self.model} on {self.data}, split {self.split}: {images}, {self.seconds:.1f} s"
-        said = Text("\n".join((title, *self.notes)))
-        total = Table()
+        yield Text("\n".join((title, *self.notes)))
+        total = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         total.add_column("score")
         total.add_column("%", justify="right")
         for key, value in self.headline().items():
             total.add_row(key, _percent(value), style="bold" if key == self.primary else "")
+        yield total
+        names = [name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 1] + "…" for name in self.classes.names]
+        left = max(map(cell_len, ("class", *names)))
         columns = self.by_class()
-        if not columns:
-            return Group(said, total)
-        classes = Table()
-        classes.add_column("class")
-        for key in columns:
-            classes.add_column(key.replace("_", " "), justify="right")  # which a narrow screen breaks in two
-        for k, name in enumerate(self.classes.names):
-            classes.add_row(name, *(_percent(values[k]) for values in columns.values()))
-        return Group(said, total, classes)
+        for keys in _parts(list(columns), options.max_width - left - 2):
+            classes = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+            classes.add_column("class", no_wrap=True)
+            for key in keys:
+                classes.add_column(key.replace("_", "\n"), justify="right", no_wrap=True)
+            for k, name in enumerate(names):
+                classes.add_row(name, *(_percent(columns[key][k]) for key in keys))
+            yield classes
+
+
+def _parts(keys: list[str], room: int) -> list[list[str]]:
+    """The columns in groups that fit beside the names; a column is as wide as its longest word and the gap."""
+    parts: list[list[str]] = []
+    used = room + 1  # so that the first column opens a part
+    for key in keys:
+        width = max(len("100.00"), *map(len, key.split("_"))) + 3
+        if used + width > room:
+            parts.append([])
+            used = 0
+        parts[-1].append(key)
+        used += width
+    return parts
 
 
 def _percent(value: float) -> str:

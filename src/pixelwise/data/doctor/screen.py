@@ -1,4 +1,4 @@
-"""The doctor's answer on the terminal: overview, classes, objects, sizes, findings. Readable from 60 columns on."""
+"""The doctor's answer on the terminal: overview, classes, objects, sizes, findings. Narrow screens get no bars and counts."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pixelwise.data.doctor.faults import Finding
 from pixelwise.data.doctor.findings import Findings
 
 SHOWN = 5  # file names of each finding
+NARROW = 60  # columns of the screen; below it the tables lose what can be spared
 MOST = 40  # classes in the table: the commonest and the rarest
 BAR = 16
 EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -27,8 +28,9 @@ def show(findings: Findings, console: Console) -> None:
     """Prints everything."""
     console.print(_overview(findings))
     if findings.classes is not None and findings.censuses:
-        console.print(_classes(findings.classes, findings.censuses, findings.quick))
-        objects = _objects(findings.censuses)
+        narrow = console.width < NARROW
+        console.print(_classes(findings.classes, findings.censuses, findings.quick, narrow))
+        objects = _objects(findings.censuses, narrow)
         if objects is not None:
             console.print(objects)
     _findings(findings, console)
@@ -100,16 +102,15 @@ def percent(share: float) -> str:
     return "<0.01" if value < 0.01 else f"{value:.2f}" if value < 1 else f"{value:.1f}"
 
 
-def _classes(classes: Classes, censuses: dict[str, Census], quick: bool) -> Table:
+def _classes(classes: Classes, censuses: dict[str, Census], quick: bool, narrow: bool) -> Table:
     """A row per class: the training split's share as a bar, each split's share in %, images and objects."""
     splits = list(censuses)[:4]
     main = censuses["train"] if "train" in censuses else censuses[splits[0]]
     masks = sum(c.masks for c in censuses.values())
-    objects = any(c.objects.any() for c in censuses.values())
+    objects = any(c.objects.any() for c in censuses.values()) and not narrow
     title = f"classes, % of known pixels, from {'a sample of ' if quick else ''}{masks:,} masks"
-    table = _table(
-        "id", "class", "", *(f" {s}" for s in splits), " images", *([" objects"] if objects else []), title=title
-    )
+    spared = [] if narrow else [" images", *([" objects"] if objects else [])]
+    table = _table("id", "class", *([] if narrow else [""]), *(f" {s}" for s in splits), *spared, title=title)
     shares = {split: censuses[split].shares for split in splits}
     top = max(float(main.shares.max(initial=0.0)), 1e-12)
     images = np.sum([c.images for c in censuses.values()], axis=0)
@@ -122,13 +123,15 @@ def _classes(classes: Classes, censuses: dict[str, Census], quick: bool) -> Tabl
         if k < 0:
             table.add_row("", f"... {len(classes) - MOST} more", style="dim")
             continue
-        name = Text(_short(classes.names[k], 20), style="" if main.pixels[k] else "yellow")
+        name = Text(_short(classes.names[k], 10 if narrow else 20), style="" if main.pixels[k] else "yellow")
         blocks = Text(bar(main.shares[k] / top), style="rgb({},{},{})".format(*_visible(classes.colours[k])))
         counts = [f"{images[k]:,}"] + ([f"{things[k]:,}" if classes.is_thing[k] else ""] if objects else [])
-        table.add_row(str(classes.ids[k]), name, blocks, *(percent(shares[s][k]) for s in splits), *counts)
+        said = [percent(shares[split][k]) for split in splits]
+        table.add_row(str(classes.ids[k]), name, *(said if narrow else [blocks, *said, *counts]))
     for word, attribute in (("(nothing)", "nothing"), ("(void)", "void")):
         if any(getattr(c, attribute) for c in censuses.values()):
-            table.add_row("", Text(word, style="dim"), "", *(_beside(censuses[s], attribute) for s in splits))
+            bars = [] if narrow else [""]
+            table.add_row("", Text(word, style="dim"), *bars, *(_beside(censuses[s], attribute) for s in splits))
     return table
 
 
@@ -150,16 +153,17 @@ def _short(name: str, width: int) -> str:
     return name if len(name) <= width else name[: width - 1] + "…"
 
 
-def _objects(censuses: dict[str, Census]) -> Table | None:
+def _objects(censuses: dict[str, Census], narrow: bool) -> Table | None:
     if not any(any(c.per_image) for c in censuses.values()):
         return None
-    table = _table(
-        "split", " objects", " images", " least", " median", " mean", " most", " without", title="objects per image"
-    )
+    columns = [" objects", " images", " least", " median", " mean", " most", " without"]
+    kept = (0, 3, 5) if narrow else range(len(columns))
+    table = _table("split", *(columns[i] for i in kept), title="objects per image")
     for split, census in censuses.items():
         n = np.array(census.per_image)
-        row = (n.sum(), len(n), n.min(), int(np.median(n)), f"{n.mean():.1f}", n.max(), int((n == 0).sum()))
-        table.add_row(split, *(v if isinstance(v, str) else f"{v:,}" for v in row))
+        row = [n.sum(), len(n), n.min(), int(np.median(n)), f"{n.mean():.1f}", n.max(), int((n == 0).sum())]
+        said = [v if isinstance(v, str) else f"{v:,}" for v in row]
+        table.add_row(split, *(said[i] for i in kept))
     return table
 
 

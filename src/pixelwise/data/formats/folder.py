@@ -182,7 +182,7 @@ def paired(files: Files, names: dict[str, list[str]], missing: str) -> tuple[dic
             kinds = " and ".join(["mask"] * masks + ["instance map"] * objects)
             raise DataError(
                 f"{part[0]}{more}: no {kinds} of that name, though other images of the split '{split}' have one. "
-                "Add it, remove the image, or (in Python) leave such images out with missing=\"skip\"."
+                "Add it, remove the image, or leave such images out by the format's option missing=skip."
             )
         if part:
             files.notes.append(
