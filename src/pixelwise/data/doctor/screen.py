@@ -1,4 +1,4 @@
-"""The doctor's answer on the terminal: overview, classes, objects, sizes, findings. Narrow screens get no bars and counts."""
+"""The doctor's answer on the terminal: overview, classes, objects, sizes, findings. Below 60 columns without bars."""
 
 from __future__ import annotations
 
