@@ -93,3 +93,11 @@ def test_json_faults(tmp_path: Path) -> None:
         read_table(write(tmp_path, "{", "classes.json"))
     with pytest.raises(DataError, match='expected an object with "names"'):
         read_table(write(tmp_path, "[]", "classes.json"))
+
+
+def test_a_row_named_void_is_void_without_saying_it_twice(tmp_path):
+    (tmp_path / "classes.txt").write_text("0 road\n1 sky\n255 void\n-1 Void\n")
+    table = read_table(tmp_path / "classes.txt")
+    assert table.classes.names == ("road", "sky")
+    assert set(table.classes.void) == {255, -1}
+    assert table.told_void

@@ -86,3 +86,14 @@ def test_names_never_collide(files):
     for name, path in zip(names, found):
         assert Path(name).stem.startswith(path.stem) or Path(name).name.startswith(path.stem)
         assert not name.startswith("/")
+
+
+def test_links_to_folders_are_followed_and_circles_end(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/1.png").touch()
+    (tmp_path / "a/there").symlink_to(tmp_path / "b")
+    (tmp_path / "b/back").symlink_to(tmp_path / "a")
+    jobs, failed = plan([tmp_path / "a"], tmp_path / "out")
+    assert [job.name for job in jobs] == ["there/1"]
+    assert failed == []
