@@ -134,7 +134,8 @@ def _match(t: np.ndarray, p: np.ndarray, n: int, m: int) -> tuple[np.ndarray, np
     """The largest one-to-one matching among the pairs (t, p): its true and its predicted rows."""
     if not len(t):
         return t, p
-    graph = csr_array((np.ones(len(t), np.int8), (t, p)), shape=(n, m))
+    place = t.astype(np.int32), p.astype(np.int32)  # SciPy before 1.15 matches 32-bit indices only
+    graph = csr_array((np.ones(len(t), np.int8), place), shape=(n, m))
     partner = maximum_bipartite_matching(graph, perm_type="column")
     matched = np.flatnonzero(partner >= 0)
     return matched, partner[matched]
