@@ -11,7 +11,8 @@ classes.txt has one class a line, `#` begins a comment:
 
 index is the id on disk. The colour is optional (all classes or none) and is what colour masks are read through. The
 word is optional: `thing` (countable), `stuff` (the default), `void` (unknown, no class: never counts), `nothing` (known
-to be none of the classes); a row merely named void is void, too. A comment `# ignore index: 255` makes that id void as well, also where a class line has it.
+to be none of the classes); a row merely named void is void, too. A comment `# ignore index: 255` makes that id void as
+well, also where a class line has it.
 Without any index the lines are names, from id 0 on; `__ignore__` is then void (255).
 
 classes.json holds `Classes.to_dict()`.
