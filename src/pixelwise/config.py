@@ -159,7 +159,7 @@ class TrainSettings:
     """Height and width (or one number for both) of training crops, in pixels."""
     lr: float | None = None
     """Highest learning rate."""
-    loss: str = "ce"
+    loss: str = "ce+dice"
     """A loss or a weighted mix such as ce+0.5*dice: see `pixelwise list losses`."""
     class_weights: Literal["none", "inverse", "median", "enet", "effective"] = "none"
     """Weigh classes by their share of the training pixels, by this rule."""
