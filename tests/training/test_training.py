@@ -305,12 +305,13 @@ def test_unknown_splits_are_named(shapes, tmp_path):
 
 
 def test_a_time_budget_is_kept_and_ends_with_an_evaluation(shapes, tmp_path):
-    begin = time.monotonic()
     run = train(shapes, tmp_path / "r", epochs=None, minutes=0.03, batch_size=2)
-    assert 1.0 < time.monotonic() - begin < 15
-    last = log_of(run.out)[-1]
-    assert last["kind"] == "evaluation"
-    assert last["seconds"] == pytest.approx(1.8, abs=1.5)
+    lines = log_of(run.out)
+    assert lines[-1]["kind"] == "evaluation"
+    steps = [line["seconds"] for line in lines if line["kind"] == "step"]
+    assert steps
+    assert max(steps) < 1.8  # 0.03 minutes: no step begins after them, whatever else the machine does
+    assert lines[-1]["seconds"] >= max(steps)
 
 
 def test_batch_size_is_fitted_to_memory(shapes, tmp_path, monkeypatch, capsys):
