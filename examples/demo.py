@@ -24,7 +24,7 @@ def pixelwise(*words: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for data, model, answers and report")
-    parser.add_argument("--minutes", type=float, default=1.5, help="time budget of the training")
+    parser.add_argument("--minutes", type=float, default=1.8, help="time budget of the training")
     parser.add_argument("--scenes", type=int, default=64, help="scenes to train on")
     options = parser.parse_args()
     out: Path = options.out
@@ -35,8 +35,9 @@ def main() -> None:
     print(f"drawing {options.scenes + 24} street scenes into {streets}")
     write_streets(streets, train=options.scenes, val=12, test=12, size=(128, 256), seed=0)
     pixelwise("check", streets, "--quick")
-    pixelwise("train", streets, "--model", "unet-small", "--task", "semantic", "--out", out / "run",
-              "--minutes", options.minutes, "--batch-size", 8, "--lr", 0.003)  # fmt: skip
+    pixelwise("train", streets, "--model", "unet-folded", "--task", "semantic", "--out", out / "run",
+              "--minutes", options.minutes, "--lr", 0.003, "--class-weights", "enet",
+              "--transforms.rare-focus", 0.2)  # fmt: skip
     model = out / "run" / "model.safetensors"
     pixelwise("evaluate", model, streets, "--split", "test")
     pixelwise("predict", model, streets / "leftImg8bit" / "test", "--out", out / "answers")
