@@ -621,3 +621,23 @@ def test_images_without_masks_are_refused_unless_skipping_is_asked_for(tmp_path:
     with pytest.raises(DataError, match="without a mask"):
         admit(tmp_path, None, print)
     assert len(admit(tmp_path, None, print, {"missing": "skip"}).records("train")) == 2
+
+
+def test_the_check_honours_options(tmp_path: Path) -> None:
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    (tmp_path / "train" / "masks").mkdir()
+    stripes = np.arange(256).reshape(16, 16).astype(np.uint8) % 2
+    for name in ("a", "b"):
+        Image.fromarray(stripes * 99).save(tmp_path / "train" / "images" / f"{name}.png")
+    Image.fromarray(stripes).save(tmp_path / "train" / "masks" / "a.png")
+    table = tmp_path / "words.txt"
+    table.write_text("0 soil\n1 leaf\n")
+    codes = [f.code for f in examine(tmp_path, options={"missing": "skip"}).findings]
+    assert "image-without-mask" not in codes
+    assert "image-without-mask" in [f.code for f in examine(tmp_path).findings]
+    found = examine(tmp_path, options={"class_table": str(table), "missing": "skip"})
+    assert found.classes is not None
+    assert found.classes.names == ("soil", "leaf")
+    assert "gigantic" in [f.code for f in examine(tmp_path, options={"max_pixels": 100}).findings]
+    with pytest.raises(ConfigError, match="'maybe'"):
+        examine(tmp_path, options={"missing": "maybe"})

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pixelwise.core import registry
-from pixelwise.data.dataset import DataSet, Record, open_data
+from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.doctor.census import Census, judge
 from pixelwise.data.doctor.contents import Contents, look_inside
 from pixelwise.data.doctor.faults import Faults, Finding
@@ -21,6 +21,7 @@ from pixelwise.data.doctor.findings import Findings
 from pixelwise.data.doctor.headers import read_headers
 from pixelwise.data.doctor.inventory import assembled, take_inventory, untold
 from pixelwise.data.doctor.splits import same_files, same_pixels
+from pixelwise.data.io import MAX_PIXELS
 from pixelwise.data.look import some
 from pixelwise.errors import DataError
 
@@ -39,8 +40,7 @@ def examine(
     format  a name of `pixelwise list formats`; found by looking by default
     quick   only what needs no decoding of every image: names, pairs, headers, ends of files, equal files of one name in
             two splits, and the ids of a sample of masks
-    options the format's own, as for `open_data`; those of a layout that pairs files by name change only what
-            `Findings.dataset` holds
+    options the format's own, as for `open_data`; with missing="skip" an image without a mask is no fault
     Raises DataError for a path that does not exist or holds no data set at all, ConfigError for an unknown format.
 
     >>> findings = examine("data/streets")
@@ -53,7 +53,8 @@ def examine(
     options = dict(options or {})
     inventory = take_inventory(root, format, faults, options)
     registry.check_options(registry.load("formats", inventory.format).open, options, f"Format '{inventory.format}'")
-    headers = read_headers(inventory.records, threads, faults)
+    limit = int(options.get("max_pixels", MAX_PIXELS))
+    headers = read_headers(inventory.records, threads, faults, limit)
     same_files(inventory.records, faults)
     closed = faults.files(CLOSED)
     differing = faults.files(("size-differs",))
@@ -98,19 +99,17 @@ def admit(
 ) -> DataSet:
     """Opens a data set to train on, after its quick examination: each warning is said in a line.
 
-    options  the format's own; `missing="skip"` leaves images without masks out, which else are an error
+    options  the format's own; missing="skip" leaves images without masks out, which else are an error
     Raises DataError with the first faults where there are errors, and as `examine` does.
     """
     findings = examine(root, format=format, quick=True, options=options)
-    allowed = {"image-without-mask"} if options and options.get("missing") == "skip" else set()
     for warning in findings.of("warning"):
         say(f"warning   {warning.line()}")
-    allowed.add("no-train")  # another split may be named to train on
-    errors = [error for error in findings.of("error") if error.code not in allowed]
+    errors = [error for error in findings.of("error") if error.code != "no-train"]  # another split may be named
     if errors or findings.dataset is None:
         told = "; ".join(error.line() for error in errors[:3]) + ("; ..." if len(errors) > 3 else "")
         raise DataError(f"{root} cannot be trained on: {told}. To see what to do: pixelwise check {root}")
-    return open_data(root, findings.format, **options) if options else findings.dataset
+    return findings.dataset
 
 
 def _some(records: list[Record]) -> list[Record]:

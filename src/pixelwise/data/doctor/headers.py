@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pixelwise.data.dataset import Record
@@ -32,14 +33,15 @@ class Headers:
     formats: Counter[str] = field(default_factory=Counter)
 
 
-def read_headers(records: Iterable[Record], threads: int, faults: Faults) -> Headers:
-    """Reads every file's header and enters what is wrong with it."""
+def read_headers(records: Iterable[Record], threads: int, faults: Faults, max_pixels: int = MAX_PIXELS) -> Headers:
+    """Reads every file's header and enters what is wrong with it; `max_pixels` is what may be decoded."""
     records = list(records)
     images = dict.fromkeys(r.image for r in records)
     maps = dict.fromkeys(p for r in records for p in (r.semantic, r.instances) if p)
     headers = Headers()
+    paths = (*images, *maps)
     with ThreadPoolExecutor(threads) as pool:
-        for path, (header, fault) in zip((*images, *maps), pool.map(_read, (*images, *maps), chunksize=64)):
+        for path, (header, fault) in zip(paths, pool.map(partial(_read, limit=max_pixels), paths, chunksize=64)):
             if fault is not None:
                 faults.add(fault.code, fault.path, fault.detail)
             if header is not None:
@@ -56,15 +58,15 @@ def read_headers(records: Iterable[Record], threads: int, faults: Faults) -> Hea
     return headers
 
 
-def _read(path: Path) -> tuple[Header | None, Fault | None]:
+def _read(path: Path, limit: int) -> tuple[Header | None, Fault | None]:
     """The header, and what is wrong as far as header and end of file tell."""
     try:
         header = read_header(path, max_pixels=ANY)
         height, width = header.size
-        if height * width > MAX_PIXELS:
+        if height * width > limit:
             return None, Fault("gigantic", path, f"{width:,} x {height:,} pixels")
         if _cut(path, header) or not (CHANNELS.get(header.mode) or header.mode == "npy"):
-            read_image(path)  # for the exact reason, if there is one
+            read_image(path, max_pixels=limit)  # for the exact reason, if there is one
         return header, None
     except ImageError as error:
         return None, Fault("unreadable", path, error.reason)

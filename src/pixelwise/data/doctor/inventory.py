@@ -14,10 +14,11 @@ from pixelwise.data.dataset import DataSet, Record, open_data, recognise
 from pixelwise.data.doctor.contents import diagnose_record
 from pixelwise.data.doctor.faults import Faults
 from pixelwise.data.formats.folder import Format, assemble, paired
+from pixelwise.data.io import MAX_PIXELS
 from pixelwise.data.layout import Files, Layout, gather, split_files
 from pixelwise.data.look import some
 from pixelwise.data.table import find_table, read_table
-from pixelwise.errors import DataError, PixelwiseError
+from pixelwise.errors import ConfigError, DataError, PixelwiseError
 
 TOLD = (  # notes of the readers of which a finding says more
     "are left out, the first",
@@ -37,6 +38,7 @@ class Inventory:
     splits: dict[str, tuple[Record, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     dataset: DataSet | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def records(self) -> list[Record]:
@@ -54,16 +56,24 @@ def take_inventory(root: Path, format: str | None, faults: Faults, options: Mapp
         return _opened(root, name, module, faults, options)
     collected: list[tuple[Path, str]] = []
     files = gather(root, layout, Files(faults=collected))
-    names = split_files(root, layout, files, seed=0)
+    names = split_files(root, layout, files, seed=int(options.get("seed", 0)))
     splits, unpaired = paired(files, names, missing="skip")
     for path, message in collected:
         code = "layout" if path == root else "split-list" if path.suffix == ".txt" else "same-name"
         faults.add(code, None if path == root else path, _without(message, path))
     for path in files.lonely:
         faults.add("mask-without-image", path)
-    for path in unpaired:
+    for path in _refused(unpaired, options):
         faults.add("image-without-mask", path)
-    return Inventory(root, name, splits, files.notes)
+    return Inventory(root, name, splits, files.notes, options=options)
+
+
+def _refused(unpaired: Iterable[Path], options: Mapping[str, Any]) -> Iterable[Path]:
+    """Images without a mask, unless they are to be skipped. Raises ConfigError for another word."""
+    missing = options.get("missing", "refuse")
+    if missing not in ("refuse", "skip"):
+        raise ConfigError(f"missing is 'refuse' or 'skip', got {missing!r}.")
+    return unpaired if missing == "refuse" else ()
 
 
 def _without(message: str, path: Path) -> str:
@@ -84,9 +94,9 @@ def _opened(root: Path, name: str, module: ModuleType, faults: Faults, options: 
     except DataError as error:
         faults.add("layout", None, str(error))
         return Inventory(root, name)
-    for path in dataset.unpaired:
+    for path in _refused(dataset.unpaired, options):
         faults.add("image-without-mask", path)
-    return Inventory(root, name, dataset.splits, list(dataset.notes), dataset)
+    return Inventory(root, name, dataset.splits, list(dataset.notes), dataset, options)
 
 
 def untold(notes: Iterable[str]) -> list[str]:
@@ -102,7 +112,7 @@ def assembled(inventory: Inventory, bad: set[Path], faults: Faults) -> DataSet |
         return replace(inventory.dataset, splits=splits)
     if not any(r.labelled for group in splits.values() for r in group):
         return None
-    table = find_table(inventory.root)
+    table = _table_file(inventory)
     if table is not None:
         faults.table = table.name
         try:
@@ -116,18 +126,27 @@ def assembled(inventory: Inventory, bad: set[Path], faults: Faults) -> DataSet |
         return _without_bad_maps(inventory, splits, faults)
 
 
+def _table_file(inventory: Inventory) -> Path | None:
+    """The class table that was named, or the one beside the data."""
+    named = inventory.options.get("class_table")
+    return Path(str(named)) if named is not None else find_table(inventory.root)
+
+
 def _assemble(inventory: Inventory, splits: dict[str, tuple[Record, ...]]) -> DataSet:
     form = getattr(registry.load("formats", inventory.format), "FORMAT", None)
-    root, name, notes = inventory.root, inventory.format, list(inventory.notes)
+    root, name, notes, options = inventory.root, inventory.format, list(inventory.notes), inventory.options
+    common = {"channels": options.get("channels"), "max_pixels": options.get("max_pixels", MAX_PIXELS)}
+    named = options.get("class_table")
     if isinstance(form, Format):
-        return assemble(root, name, splits, notes, classes=form.told(root), void_objects=form.object_void,
-                        all_things=form.all_things)  # fmt: skip
-    return assemble(root, name, splits, notes, classes=None)
+        classes = form.told(root) if named is None else named
+        return assemble(root, name, splits, notes, classes=classes, void_objects=form.object_void,
+                        all_things=form.all_things, **common)  # fmt: skip
+    return assemble(root, name, splits, notes, classes=named, **common)
 
 
 def _without_bad_maps(inventory: Inventory, splits: dict[str, tuple[Record, ...]], faults: Faults) -> DataSet | None:
     """The data set without the records whose maps cannot be read, among those that the classes are sought in."""
-    path = find_table(inventory.root)
+    path = _table_file(inventory)
     table = read_table(path) if path else None
     records = [r for group in splits.values() for r in group if r.labelled]
     chosen = {*some([r.semantic for r in records if r.semantic]), *some([r.instances for r in records if r.instances])}

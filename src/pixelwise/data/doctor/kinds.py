@@ -56,7 +56,7 @@ KINDS = {
         "error",
         "1 file above the limit of pixels",
         "{n} files above the limit of pixels",
-        "Cut them into tiles; a file that can be trusted is read with open_data(..., max_pixels=...).",
+        "Cut them into tiles; a file that can be trusted is read with the option max_pixels=NUMBER.",
     ),
     "image-without-mask": Kind(
         "error",
