@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -22,12 +23,12 @@ Pick = Callable[[np.random.Generator], Sample]
 Transform = Callable[[Sample, np.random.Generator, Pick], Sample]
 
 
-class Geometric:
+class Geometric(ABC):
     """A transform that only moves where the output looks; see `Placement`."""
 
+    @abstractmethod
     def place(self, p: Placement, sample: Sample, rng: np.random.Generator) -> Placement:
         """One step further. Draws from `rng`; reads, but never warps, the sample."""
-        raise NotImplementedError
 
     def __call__(self, sample: Sample, rng: np.random.Generator, pick: Pick) -> Sample:
         return warp(sample, self.place(Placement.whole(sample.size), sample, rng))
