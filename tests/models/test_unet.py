@@ -139,7 +139,17 @@ def test_every_parameter_has_a_gradient(variant):
 
 def test_one_image_of_one_cell_trains():
     for norm in ("batch", "instance"):
-        small(norm=norm).train()(torch.randn(1, 3, 16, 16)).logits.sum().backward()
+        net = small(norm=norm).train()
+        net(torch.randn(1, 3, 16, 16)).logits.sum().backward()
+        assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+@torch.no_grad()
+def test_a_folded_net_starts_without_a_checkerboard():
+    logits = small(fold=2).eval()(torch.randn(1, 3, 32, 48)).logits
+    blocks = logits.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)  # [1, K, 16, 24, 4]
+    assert (blocks == blocks[..., :1]).all()
+    assert logits.std() > 0
 
 
 @torch.no_grad()

@@ -96,6 +96,7 @@ class UNet(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.head = nn.Conv2d(width, classes * fold**2, 1)
         self.apply(_initialise)
+        _start_even(self.head, fold)
 
     def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
         height, width = images.shape[-2:]
@@ -160,6 +161,13 @@ def _initialise(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _start_even(head: nn.Conv2d, fold: int) -> None:
+    """The pixels of a folded block begin with one weight each class, so that no checkerboard has to be unlearned
+    (ICNR, Aitken et al. 2017, 1707.02937)."""
+    with torch.no_grad():
+        head.weight.copy_(head.weight[:: fold**2].repeat_interleave(fold**2, dim=0))
 
 
 def build(*, classes: int, channels: int = 3, width: int = 64, depth: int = 4, norm: str = "batch",
