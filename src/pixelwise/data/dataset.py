@@ -23,6 +23,7 @@ class Record:
 
     name       relative path below the images' folder without the ending; unique in the set
     semantic   the class map, `instances` the map of ids, where there are such files
+    entry      the key of its annotation in the format's own tables (JSON), where the truth is no file of its own
     """
 
     name: str
@@ -30,10 +31,11 @@ class Record:
     semantic: Path | None = None
     instances: Path | None = None
     split: str = "train"
+    entry: str | int | None = None
 
     @property
     def labelled(self) -> bool:
-        return self.semantic is not None or self.instances is not None
+        return self.semantic is not None or self.instances is not None or self.entry is not None
 
 
 Reader = Callable[[Record], Segments]
