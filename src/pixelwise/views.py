@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelwise.core.outputs import Candidates, Dense, Frame, Output, Window, components, cut_strips
+from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError, nearest
 from pixelwise.kernels.mirror import mirror
 
@@ -37,11 +38,16 @@ class View:
         if not 0.1 <= self.scale <= 8:
             raise ConfigError(f"A view's scale must lie in 0.1..8, got {self.scale}.")
 
-    def take(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] float -> [B, C, h, w] as the net is to see it."""
+    def take(self, images: Tensor, rule: SizeRule | None = None) -> Tensor:
+        """[B, C, H, W] float -> [B, C, h, w] as the net is to see it: the rule and the scale in one step."""
+        height, width = _size(images)
+        size = (height, width) if rule is None else rule(height, width)
         if self.scale != 1:
-            size = [max(1, round(n * self.scale)) for n in images.shape[-2:]]
-            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=self.scale < 1)
+            size = max(1, round(size[0] * self.scale)), max(1, round(size[1] * self.scale))
+        if size != (height, width):
+            shrinks = size[0] < height or size[1] < width
+            filtered = shrinks and (rule is None or rule.antialias or self.scale < 1)
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=filtered)
         return images.flip(-1) if self.mirrored else images
 
     def put(self, maps: Tensor) -> Tensor:
@@ -83,15 +89,16 @@ def parse(views: str | Sequence[View] | None) -> tuple[View, ...]:
     return tuple(views)
 
 
-def look(net: nn.Module, images: Tensor, views: Sequence[View] = PLAIN) -> Output:
+def look(net: nn.Module, images: Tensor, views: Sequence[View] = PLAIN, rule: SizeRule | None = None) -> Output:
     """Runs the net over every view of images [B, C, H, W] (normalised, all of one size) and joins what it answers.
 
+    rule  the size the net expects (`Preprocessing.size`); None: the images' own
     Images smaller than the net's least size are padded by reflection; the answers are at the images' own size.
     """
     least = int(getattr(net, "min_size", MIN_SIZE))
     outputs = []
     for view in views:
-        taken = view.take(images)
+        taken = view.take(images, rule)
         height, width = _size(taken)
         seen = mirror(taken, (0, max(0, least - height), 0, max(0, least - width)))
         frame = Frame(_size(images), _size(seen), (0, 0, height, width))

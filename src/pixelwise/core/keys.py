@@ -63,7 +63,8 @@ class Dialect:
         """The tensors under our names and in our layout. Raises ModelFileError when two names become one."""
         found: dict[str, Tensor] = {}
         origin: dict[str, str] = {}
-        dropped, left = [], []
+        dropped: list[str] = []
+        left: list[str] = []
         for name, tensor in tensors.items():
             ours = self.rename(name)
             if not ours:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pixelwise.core.outputs import Frame
 from pixelwise.core.segments import COLUMNS, NOTHING, UNKNOWN, Segments
+from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import DataError, ModelFileError, nearest
 
 
@@ -47,9 +48,12 @@ def image_tensor(pixels: np.ndarray) -> Tensor:
 class Preprocessing:
     """What is done to stored pixels before the net sees them; part of the model file.
 
-    channels  how many; `order` their names, e.g. "RGB", "L", or "" for more than four
+    channels  how many; `order` their names, e.g. "RGB", "L", or "" for more than four. Three channels are stored red
+              first; the order "BGR" turns them round for nets that were trained so
     range     the stored value that becomes 1.0 (255 for 8 bit, 65535 for 16 bit)
-    mean, std per channel, in units of that range: x = (stored / range - mean) / std
+    mean, std per channel in the net's order, in units of that range: x = (stored / range - mean) / std
+    size      to which size images are brought, None: their own. Prediction and evaluation resize (`views.look`), after
+              normalising; training does not: its scale is that of its crops
     """
 
     channels: int = 3
@@ -57,6 +61,7 @@ class Preprocessing:
     range: float = 255.0
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    size: SizeRule | None = None
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -66,6 +71,8 @@ class Preprocessing:
                 raise ModelFileError(f"preprocessing: {self.channels} channels but {len(values)} values of {name}.")
         if not (self.channels > 0 and self.range > 0 and all(s > 0 for s in self.std)):  # a NaN is refused too
             raise ModelFileError(f"preprocessing: std {self.std} and range {self.range} must be above 0.")
+        if self.order == "BGR" and self.channels != 3:
+            raise ModelFileError(f"preprocessing: the order BGR is that of 3 channels, not of {self.channels}.")
 
     def __call__(self, images: Tensor) -> Tensor:
         """[B, C, H, W] as stored -> float32, on the same device and in the same memory format.
@@ -80,19 +87,23 @@ class Preprocessing:
         mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * self.range
         scale = 1.0 / (torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * self.range)
         images = images.to(torch.int32).float() if images.dtype == torch.uint16 else images.float()
+        images = images.flip(1) if self.order == "BGR" else images
         return (images - mean) * scale
 
     def to_dict(self) -> dict[str, Any]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Plain JSON values; a size rule only where there is one, so that older versions open what they understand."""
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in values.items() if k != "size" or v is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Preprocessing:
-        known = {"channels", "order", "range", "mean", "std"}
+        known = {f.name for f in fields(cls)}
         for key in data:
             if key not in known:
                 raise ModelFileError(f"preprocessing has no field '{key}'; {nearest(key, known)}")
         try:
-            return cls(**data)
+            size = data.get("size")
+            return cls(**{**data, "size": None if size is None else SizeRule.from_dict(size)})
         except (TypeError, ValueError) as error:
             if isinstance(error, ModelFileError):
                 raise

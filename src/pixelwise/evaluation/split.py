@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelwise.core.outputs import Output
+from pixelwise.core.outputs import Frame, Output
 from pixelwise.core.sample import Preprocessing, Sample
 from pixelwise.core.segments import UNKNOWN, Segments
 from pixelwise.core.types import Metric, Task
@@ -73,7 +73,7 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
         for group in _groups(dataset, records, batch_size, workers, rank, world):
             images = preprocessing(torch.stack([sample.image for _, sample in group]).to(where))
             with autocast(where, precision):
-                output = look(net, images, views)
+                output = look(net, images, views, preprocessing.size)
             truths = _count(tally, output, group, records, task, on_image, per_image)
             if loss is not None:
                 _count_loss(tally, loss, output, truths, [index for index, _ in group], where)
@@ -134,7 +134,7 @@ def _groups(dataset: Any, records: Sequence[Any], batch_size: int, workers: int,
 def _count_loss(tally: Tally, loss: Loss, output: Any, truths: list[Segments], indexes: list[int],
                 device: torch.device) -> None:  # fmt: skip
     plain = output.outputs[0] if isinstance(output, Joined) else output
-    padded = tuple(_pad_truth(truth, frame.padded).to(device) for truth, frame in zip(truths, plain.frames))
+    padded = tuple(_place_truth(truth, frame).to(device) for truth, frame in zip(truths, plain.frames))
     found = loss(plain, padded)
     terms = dict(found) if isinstance(found, Mapping) else {"": found}
     values = {name: float(value) for name, value in terms.items()}
@@ -142,13 +142,26 @@ def _count_loss(tally: Tally, loss: Loss, output: Any, truths: list[Segments], i
         tally.losses[index] = values
 
 
-def _pad_truth(truth: Segments, size: tuple[int, int]) -> Segments:
-    """Below and at the right, where the input was padded, nothing is known."""
-    height, width = truth.size
-    if (height, width) == size:
+def _place_truth(truth: Segments, frame: Frame) -> Segments:
+    """The truth as the net's input shows it: resized with it (nearest), and unknown where the input was padded."""
+    top, left, height, width = frame.window
+    if (frame.padded, frame.window) == (truth.size, (0, 0, *truth.size)):
         return truth
-    ids = F.pad(truth.ids.to(torch.int32), (0, size[1] - width, 0, size[0] - height), value=UNKNOWN)
-    return replace(truth, ids=ids)
+    ids, boxes, areas = truth.ids.to(torch.int32), truth.given_boxes, truth.given_areas
+    if (height, width) != truth.size:
+        rows, columns = (_centres(there, here) for there, here in zip((height, width), truth.size))
+        ids = ids[:, rows][:, :, columns]
+        y, x = height / truth.size[0], width / truth.size[1]
+        boxes = None if boxes is None else boxes * boxes.new_tensor([x, y, x, y])
+        areas = None if areas is None else areas * (x * y)
+    below, right = frame.padded[0] - top - height, frame.padded[1] - left - width
+    ids = F.pad(ids, (left, right, top, below), value=UNKNOWN)
+    return replace(truth, ids=ids, given_boxes=boxes, given_areas=areas)
+
+
+def _centres(count: int, source: int) -> Tensor:
+    """[count] the pixels of `source` that lie under the centres of `count` pixels over the same length."""
+    return ((torch.arange(count) + 0.5) * (source / count)).floor().long().clamp(max=source - 1)
 
 
 def _gather(tally: Tally, failure: PixelwiseError | None, world: int) -> Tally:
