@@ -29,6 +29,8 @@ class TransformSettings:
     """Range of random scales, log-uniform."""
     scales: tuple[float, ...] = ()
     """Discrete scales instead, such as 0.5 0.75 1 1.25 1.5."""
+    uniform_scale: bool = False
+    """Draw the scale uniformly; with --transforms.scale 0.1 2.0 this is large-scale jitter (Ghiasi et al. 2020)."""
     flip: float = 0.5
     """Probability of mirroring left and right."""
     vertical_flip: float = 0.0
@@ -54,16 +56,23 @@ class TransformSettings:
     rare_focus: float = 0.0
     """Probability that a crop is placed on a pixel of a class drawn by its rarity."""
     min_visible: float = 0.0
-    """Objects of which a crop shows less than this share become void."""
+    """Objects of which a crop, or what is pasted over them, leaves less than this share become void."""
+    copy_paste: float = 0.0
+    """Probability of pasting objects of another training image (copy-paste, Ghiasi et al. 2020); needs things."""
+    paste_scale: tuple[float, float] = (0.1, 2.0)
+    """Range of the scale of the image that pasted objects come from, uniform."""
+    paste_blend: float = 0.0
+    """Blend the edges of pasted objects by a Gaussian of this standard deviation, in pixels."""
 
     def __post_init__(self) -> None:
-        low, high = self.scale
-        _require(0 < low <= high < 100, f"transforms.scale is {self.scale}; give the smallest and the largest factor.")
+        for name in ("scale", "paste_scale"):
+            low, high = getattr(self, name)
+            _require(0 < low <= high < 100, f"transforms.{name} is {low} {high}; give the smallest and largest factor.")
         _require(all(0 < s < 100 for s in self.scales), f"transforms.scales is {self.scales}; factors are above 0.")
         _require(0 <= self.elastic < math.inf, f"transforms.elastic is {self.elastic}; it must be at least 0.")
-        most = {"rotation": 180.0, "hue": 0.5}
+        most = {"rotation": 180.0, "hue": 0.5, "paste_blend": 100.0}
         for name in ("flip", "vertical_flip", "rotation", "brightness", "contrast", "saturation", "hue", "blur",
-                     "noise", "max_class_share", "rare_focus", "min_visible"):  # fmt: skip
+                     "noise", "max_class_share", "rare_focus", "min_visible", "copy_paste", "paste_blend"):  # fmt: skip
             value, top = getattr(self, name), most.get(name, 1.0)
             _require(0 <= value <= top, f"transforms.{name} is {value}; it must be in 0..{top:g}.")
 
@@ -159,8 +168,9 @@ class TrainSettings:
     """Height and width (or one number for both) of training crops, in pixels."""
     lr: float | None = None
     """Highest learning rate."""
-    loss: str = "ce+dice"
-    """A loss or a weighted mix such as ce+0.5*dice: see `pixelwise list losses`."""
+    loss: str | None = None
+    """A loss or a weighted mix such as ce+0.5*dice for the classes of pixels: see `pixelwise list losses`. By default
+    the net's own, for most ce+dice."""
     class_weights: Literal["none", "inverse", "median", "enet", "effective"] = "none"
     """Weigh classes by their share of the training pixels, by this rule."""
     monitor: Literal["score", "loss"] = "score"

@@ -23,6 +23,7 @@ CLASSES = Classes(names=("sky", "road", "car"), things=("car",))
 SETTINGS: Any = SimpleNamespace(
     scale=(0.5, 1.5), scales=(), flip=0.5, vertical_flip=0.0, rotation=5.0, elastic=1.0, brightness=0.3, contrast=0.3,
     saturation=0.3, hue=0.02, blur=0.2, noise=0.02, max_class_share=0.75, rare_focus=0.3, min_visible=0.2,
+    uniform_scale=False, copy_paste=0.0, paste_scale=(0.1, 2.0), paste_blend=0.0,
 )  # fmt: skip
 TRANSFORM = training_transforms(SETTINGS, crop=(24, 32), class_counts=[5, 3, 1])
 

@@ -35,6 +35,7 @@ from pixelwise.errors import ConfigError, DataError
 SETTINGS = SimpleNamespace(
     scale=(0.5, 1.5), scales=(), flip=0.5, vertical_flip=0.0, rotation=0.0, elastic=0.0, brightness=0.3, contrast=0.3,
     saturation=0.3, hue=0.02, blur=0.0, noise=0.0, max_class_share=0.75, rare_focus=0.0, min_visible=0.0,
+    uniform_scale=False, copy_paste=0.0, paste_scale=(0.1, 2.0), paste_blend=0.0,
 )  # fmt: skip
 
 

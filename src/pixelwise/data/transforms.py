@@ -18,22 +18,28 @@ from pixelwise.core.sample import Sample
 from pixelwise.data.colour import Blur, ColourJitter, Gamma, Noise
 from pixelwise.data.crop import RandomCrop
 from pixelwise.data.geometry import Bend, Placement, scaling, translation
+from pixelwise.data.paste import CopyPaste
 from pixelwise.data.warp import Geometric, Pick, Transform, check_range, check_size, warp
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 
 __all__ = [
-    "Blur", "Chain", "ColourJitter", "Elastic", "Flip", "Gamma", "Noise", "Pad", "Pick", "RandomCrop", "RandomScale",
-    "Resize", "Rotation", "Settings", "Transform", "training_transforms",
+    "LARGE_SCALE_JITTER", "Blur", "Chain", "ColourJitter", "CopyPaste", "Elastic", "Flip", "Gamma", "Noise", "Pad",
+    "Pick", "RandomCrop", "RandomScale", "Resize", "Rotation", "Settings", "Transform", "training_transforms",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class RandomScale(Geometric):
-    """Resizes by one factor: out of `choices` where given, else log-uniform between `low` and `high`."""
+    """Resizes by one factor: out of `choices` where given, else between `low` and `high`.
+
+    The factor is drawn log-uniformly, so that half and double are equally likely; with `uniform` each factor is equally
+    likely, as in papers that jitter the scale largely.
+    """
 
     low: float = 0.5
     high: float = 1.5
     choices: tuple[float, ...] = ()
+    uniform: bool = False
 
     def __post_init__(self) -> None:
         for value in (self.low, self.high, *self.choices):
@@ -45,9 +51,14 @@ class RandomScale(Geometric):
     def place(self, p: Placement, sample: Sample, rng: np.random.Generator) -> Placement:
         if self.choices:
             factor = float(self.choices[rng.integers(len(self.choices))])
+        elif self.uniform:
+            factor = float(rng.uniform(self.low, self.high))
         else:
             factor = float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
         return Resize((max(1, round(p.size[0] * factor)), max(1, round(p.size[1] * factor)))).place(p, sample, rng)
+
+
+LARGE_SCALE_JITTER = RandomScale(0.1, 2.0, uniform=True)  # of Ghiasi et al. 2020, 2012.07177; a crop or pad follows
 
 
 @dataclass(frozen=True)
@@ -188,6 +199,8 @@ class Settings(Protocol):
     @property
     def scales(self) -> tuple[float, ...]: ...  # where given, one of these instead
     @property
+    def uniform_scale(self) -> bool: ...  # each factor equally likely
+    @property
     def flip(self) -> float: ...  # probability
     @property
     def vertical_flip(self) -> float: ...  # probability
@@ -213,6 +226,12 @@ class Settings(Protocol):
     def rare_focus(self) -> float: ...  # probability
     @property
     def min_visible(self) -> float: ...  # share of an object
+    @property
+    def copy_paste(self) -> float: ...  # probability
+    @property
+    def paste_scale(self) -> tuple[float, float]: ...  # smallest and largest factor, drawn uniformly
+    @property
+    def paste_blend(self) -> float: ...  # standard deviation at the edges, pixels
 
 
 def training_transforms(
@@ -223,14 +242,14 @@ def training_transforms(
     things: Sequence[bool] | np.ndarray = (),
     own: Transform | None = None,
 ) -> Chain:
-    """The chain that training uses: scale, turn, bend, flip, crop as one warp, then colour, blur and noise on the crop.
+    """The chain that training uses: scale, turn, bend, flip, crop as one warp; pasted objects; colour, blur and noise.
 
     crop          (height, width), or one number for a square
     class_counts  [K] pixels per class over the training split; the weights of `rare_focus` are one over them. Without
                   them the focus goes to any segment, each equally likely.
-    things        [K] labels to which `min_visible` applies; all where none are named
+    things        [K] labels to which `min_visible` applies and whose objects are pasted; all where none are named
     own           a transform of the user's, which comes last
-    Raises ConfigError for values that cannot be.
+    Raises ConfigError for values that cannot be, and for `copy_paste` where no class is a thing.
     """
     size = (crop, crop) if isinstance(crop, int) else (int(crop[0]), int(crop[1]))
     weights: tuple[float, ...] = ()
@@ -239,15 +258,25 @@ def training_transforms(
         weights = tuple(np.where(counts > 0, counts.sum() / np.maximum(counts, 1), 0).tolist())
     steps: list[Transform] = []
     if settings.scales or tuple(settings.scale) != (1.0, 1.0):
-        steps.append(RandomScale(settings.scale[0], settings.scale[1], tuple(settings.scales)))
+        steps.append(RandomScale(*settings.scale, tuple(settings.scales), settings.uniform_scale))
     if settings.rotation > 0:
         steps.append(Rotation(settings.rotation))
     if settings.elastic > 0:
         steps.append(Elastic(settings.elastic))
     if settings.flip > 0 or settings.vertical_flip > 0:
         steps.append(Flip(settings.flip, settings.vertical_flip))
+    least, countable = settings.min_visible, tuple(bool(t) for t in things)
     steps.append(RandomCrop(size, max_class_share=settings.max_class_share, focus=settings.rare_focus, weights=weights,
-                            min_visible=settings.min_visible, things=tuple(bool(t) for t in things)))  # fmt: skip
+                            min_visible=least, things=countable))  # fmt: skip
+    if settings.copy_paste > 0:
+        if countable and not any(countable):
+            raise ConfigError(
+                f"transforms.copy_paste is {settings.copy_paste:g}, but no class is a thing, so there is no object to "
+                "paste; leave it 0, or mark things in the data set's classes.txt."
+            )
+        jitter = (RandomScale(*settings.paste_scale, uniform=True), Flip(settings.flip, settings.vertical_flip),
+                  RandomCrop(size, min_visible=least, things=countable))  # fmt: skip
+        steps.append(CopyPaste(Chain(jitter), settings.copy_paste, settings.paste_blend, least, countable))
     if max(settings.brightness, settings.contrast, settings.saturation, settings.hue) > 0:
         steps.append(ColourJitter(settings.brightness, settings.contrast, settings.saturation, settings.hue))
     if settings.blur > 0:

@@ -85,10 +85,10 @@ def warp_truth(truth: Segments, p: Placement) -> Segments:
     if p.things:
         hidden &= np.array(p.things)[truth.labels.numpy()]
     kept |= tag_row
-    _forget_boxes(ids, boxes[hidden & box_row])
+    forget_boxes(ids, boxes[hidden & box_row])
     columns = _columns(truth, after, before, share, p)
     columns["given_boxes"] = None if truth.given_boxes is None else torch.from_numpy(boxes).float()
-    return _measure_masks(_keep(ids, kept & ~hidden, hidden, columns))
+    return measure_masks(keep_rows(ids, kept & ~hidden, hidden, columns))
 
 
 def count_rows(ids: np.ndarray, rows: int) -> np.ndarray:
@@ -126,7 +126,7 @@ def _columns(
     return {**columns, "given_areas": areas}
 
 
-def _measure_masks(truth: Segments) -> Segments:
+def measure_masks(truth: Segments) -> Segments:
     """Boxes as given for box and tag rows only; those of rows that own pixels are measured."""
     if truth.given_boxes is None:
         return truth
@@ -139,14 +139,14 @@ def _measure_masks(truth: Segments) -> Segments:
     return replace(truth, given_boxes=torch.where(as_given[:, None], truth.given_boxes, measured.boxes))
 
 
-def _forget_boxes(ids: np.ndarray, boxes: np.ndarray) -> None:
+def forget_boxes(ids: np.ndarray, boxes: np.ndarray) -> None:
     """What is no object's pixel inside these boxes is no longer known; in place."""
     for x0, y0, x1, y1 in np.round(boxes).astype(int).tolist():
         window = ids[0, y0:y1, x0:x1]
         window[window == NOTHING] = UNKNOWN
 
 
-def _keep(ids: np.ndarray, kept: np.ndarray, hidden: np.ndarray, columns: dict[str, Tensor | None]) -> Segments:
+def keep_rows(ids: np.ndarray, kept: np.ndarray, hidden: np.ndarray, columns: dict[str, Tensor | None]) -> Segments:
     """Only the rows in `kept` [N]; the pixels of those in `hidden` [N] become UNKNOWN. Empty upper layers go."""
     if len(ids) > 1:
         ids = ids[np.append(True, (ids[1:] >= 0).any((1, 2)))]

@@ -73,7 +73,7 @@ class Predictor:
         """[C, H, W] stored values, as `pixels` gives them -> the net's output over all views."""
         images = self.card.preprocessing(pixels[None].to(self.device))
         with autocast(self.device, self.precision):
-            return look(self.net, images, self.views)
+            return look(self.net, images, self.views, self.card.preprocessing.size)
 
     @torch.no_grad()
     def decode(self, output: Output) -> Segments:
