@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +41,39 @@ class Record:
 Reader = Callable[[Record], Segments]
 
 
+@dataclass(frozen=True)
+class Fault:
+    """One file and what is wrong with it, for the doctor.
+
+    code    a name of the table in `pixelwise.data.doctor.kinds`
+    words   fill the blanks of the remedy
+    fatal   `open_data` refuses the data set for it; the doctor lists it with all others
+    """
+
+    code: str
+    path: Path
+    detail: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
+    fatal: bool = False
+
+
+@runtime_checkable
+class TableReader(Protocol):
+    """A reader of truth that stands in tables (JSON, text) rather than in maps; a record's `entry` says where."""
+
+    def __call__(self, record: Record) -> Segments:
+        """Raises DataError naming the file, the entry and what is wrong with it."""
+        ...
+
+    def file(self, record: Record) -> Path:
+        """The file in which the truth of the record stands."""
+        ...
+
+    def faults(self, record: Record) -> Sequence[Fault]:
+        """Everything that is wrong with a record's truth or needed a decision, the reasons of a refusal among it."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
     """A data set on disk. Pickles, so that workers get their own.
@@ -51,6 +84,7 @@ class DataSet:
     dtype     "uint8" or "uint16"; 8-bit images of a 16-bit set are scaled by 257, so that white stays white
     reader    Record -> Segments: how this format's truth is read; not called for records without truth
     unpaired  images that were left out because they have no mask (only with missing="skip")
+    faults    what was wrong with the files as a whole; no fatal one where it comes from `open_data`
     """
 
     root: Path
@@ -64,6 +98,7 @@ class DataSet:
     default_task: str = "semantic"
     max_pixels: int = MAX_PIXELS
     unpaired: tuple[Path, ...] = field(default=(), repr=False)
+    faults: tuple[Fault, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return sum(len(records) for records in self.splits.values())
@@ -103,8 +138,13 @@ class DataSet:
         truth = self.reader(record)
         height, width = pixels.shape[:2]
         if truth.size != (height, width):
-            raise _size_error(record, (height, width), truth.size)
+            raise _size_error(record, self.truth_file(record), (height, width), truth.size)
         return Sample(image_tensor(pixels), truth, record.name)
+
+    def truth_file(self, record: Record) -> Path:
+        """The file that a word about the record's truth should name."""
+        told = self.reader.file(record) if isinstance(self.reader, TableReader) else None
+        return told or record.semantic or record.instances or record.image
 
     def read_pixels(self, record: Record) -> np.ndarray:
         """The image alone, [H, W, C] or [H, W] in the set's channels and dtype."""
@@ -116,8 +156,7 @@ class DataSet:
         return pixels
 
 
-def _size_error(record: Record, image: tuple[int, int], mask: tuple[int, int]) -> DataError:
-    path = record.semantic or record.instances
+def _size_error(record: Record, path: Path, image: tuple[int, int], mask: tuple[int, int]) -> DataError:
     turned = image == mask[::-1]
     hint = (
         "It would fit the image before its EXIF rotation, which viewers apply: turn the mask, or strip the tag from "
@@ -137,8 +176,19 @@ def open_data(root: str | Path, format: str | None = None, **options: Any) -> Da
     format   a name of `pixelwise list formats`; None asks each format whether it recognises the folder, the plain
              folder reader last
     options  the format's own, by name
-    Raises DataError for a path that does not exist or is no folder, ConfigError for an unknown format or option.
+    Raises DataError for a path that does not exist or is no folder, and for faults that the format does not forgive;
+    ConfigError for an unknown format or option.
     """
+    data = open_leniently(root, format, **options)
+    fatal = [fault for fault in data.faults if fault.fatal]
+    if fatal:
+        more = f" And {len(fatal) - 1} more faults: pixelwise check {root} lists them." if len(fatal) > 1 else ""
+        raise DataError(f"{fatal[0].path}: {fatal[0].detail}{more}")
+    return data
+
+
+def open_leniently(root: str | Path, format: str | None = None, **options: Any) -> DataSet:
+    """As `open_data`, but what is wrong with single entries stands in `faults`, fatal or not, and they are left out."""
     root = Path(root)
     if not root.exists():
         raise DataError(f"{root}: there is no such folder.")

@@ -11,22 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from pixelwise.core.segments import Segments
-from pixelwise.data.dataset import DataSet, Record
+from pixelwise.data.dataset import DataSet, Fault, Record, TableReader
+from pixelwise.data.doctor.kinds import KINDS
+from pixelwise.data.doctor.objects import look_at_objects
 from pixelwise.data.io import read_header, read_image, read_mask
 from pixelwise.data.statistics import count_pixels
 from pixelwise.data.table import Colour, Table
 from pixelwise.data.truth import Maps
 from pixelwise.errors import DataError, ImageError
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One file and what is wrong with it; `words` fill the blanks of the remedy."""
-
-    code: str
-    path: Path
-    detail: str = ""
-    words: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -64,11 +56,15 @@ def look_inside(dataset: DataSet | None, record: Record, closed: Collection[Path
         reader = dataset.reader if dataset is not None else None
         aliases = reader.aliases if isinstance(reader, Maps) else ()
         contents.faults += diagnose_record(reader.table if isinstance(reader, Maps) else None, known, aliases)
-    elif maps:
+    elif record.labelled:
         try:
-            _count(contents, dataset.reader(record), dataset)
+            truth = dataset.reader(record)
+            _count(contents, truth, dataset)
+            contents.faults += look_at_objects(truth, record, dataset, thorough=image)
         except DataError as error:
             contents.faults += diagnose(dataset, record, error)
+        else:
+            contents.faults += dataset.reader.faults(record) if isinstance(dataset.reader, TableReader) else ()
     return contents
 
 
@@ -82,8 +78,7 @@ def _count(contents: Contents, truth: Segments, dataset: DataSet) -> None:
     contents.pixels = np.bincount(labels, weights=counts, minlength=k).astype(np.int64)
     single = dataset.classes.is_thing[labels] & ~truth.crowd.numpy() & (counts > 0)
     contents.objects = np.bincount(labels[single], minlength=k)
-    path = contents.record.semantic or contents.record.instances
-    assert path is not None
+    path = contents.record.semantic or contents.record.instances or contents.record.image
     ground = np.array([key == 0 for key in dataset.classes.ids])
     if not contents.pixels.sum() and not contents.nothing:
         contents.faults.append(Fault("all-void", path))
@@ -98,8 +93,11 @@ def diagnose(dataset: DataSet, record: Record, error: DataError) -> list[Fault]:
     faults = []
     if isinstance(dataset.reader, Maps):
         faults = diagnose_record(dataset.reader.table, record, dataset.reader.aliases)
-    if not faults:
-        named = [p for p in (record.instances, record.semantic) if p and str(error).startswith(str(p))]
+    elif isinstance(dataset.reader, TableReader):
+        faults = list(dataset.reader.faults(record))
+    if not any(KINDS[fault.code].severity == "error" for fault in faults):
+        files = (dataset.truth_file(record), record.instances, record.semantic)
+        named = [p for p in files if p and str(error).startswith(str(p))]
         path = named[0] if named else record.semantic or record.instances or record.image
         code = "unreadable" if isinstance(error, ImageError) else "truth"
         faults.append(Fault(code, path, str(error).removeprefix(str(path)).lstrip(": ")))

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pixelwise.data.dataset import Record
+from pixelwise.data.dataset import Fault, Record
 from pixelwise.data.decode import CHANNELS, Header
-from pixelwise.data.doctor.contents import Fault
 from pixelwise.data.doctor.faults import Faults
 from pixelwise.data.io import MAX_PIXELS, read_header, read_image
 from pixelwise.errors import ImageError

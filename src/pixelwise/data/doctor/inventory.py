@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from pixelwise.core import registry
-from pixelwise.data.dataset import DataSet, Record, open_data, recognise
+from pixelwise.data.dataset import DataSet, Record, open_data, open_leniently, recognise
 from pixelwise.data.doctor.contents import diagnose_record
 from pixelwise.data.doctor.faults import Faults
 from pixelwise.data.formats.folder import Format, assemble, paired
@@ -90,12 +90,14 @@ def _opened(root: Path, name: str, module: ModuleType, faults: Faults, options: 
     """A format that brings its own reader is opened as a whole."""
     skips = "missing" in inspect.signature(module.open).parameters
     try:
-        dataset = open_data(root, name, **{**options, **({"missing": "skip"} if skips else {})})
+        dataset = open_leniently(root, name, **{**options, **({"missing": "skip"} if skips else {})})
     except DataError as error:
         faults.add("layout", None, str(error))
         return Inventory(root, name)
     for path in _refused(dataset.unpaired, options):
         faults.add("image-without-mask", path)
+    for fault in dataset.faults:
+        faults.add(fault.code, fault.path, fault.detail, **fault.words)
     return Inventory(root, name, dataset.splits, list(dataset.notes), dataset, options)
 
 
