@@ -4,9 +4,7 @@ At each threshold predicted and true objects of one class are matched one to one
 IoU is at least the threshold (`strict=True`: above it, the wording of the 2018 Data Science Bowl; the two differ only
 where an IoU equals the threshold). Scores of predictions play no part.
 
-Truth that is UNKNOWN never counts: it is taken out of predictions before IoU is measured. Crowd is neither matched nor
-missed. A prediction without a match that lies for more than half on unknown pixels and on crowd of its class is left
-out, as in panoptic quality. Objects may overlap on either side.
+What is unknown, and crowd: see `meetings`. Objects may overlap on either side.
 """
 
 from __future__ import annotations
@@ -19,9 +17,10 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from pixelwise.core.classes import Classes
-from pixelwise.core.segments import UNKNOWN, Segments
+from pixelwise.core.segments import Segments
 from pixelwise.errors import ConfigError
-from pixelwise.metrics.histogram import MARKS, check_size, checked_labels, divide, nan_mean, pairs
+from pixelwise.metrics.histogram import divide, nan_mean
+from pixelwise.metrics.meetings import meet
 
 THRESHOLDS = tuple(np.arange(50, 100, 5) / 100)
 
@@ -68,25 +67,14 @@ class InstanceF1:
 
         Rows without pixels are no objects. Raises DataError when the sizes differ or a label is no class.
         """
-        check_size(prediction, truth)
-        p_label = checked_labels(prediction, self.num_classes, "prediction")
-        t_label = checked_labels(truth, self.num_classes, "truth")
-        t, p, shared, void = _meetings(prediction, truth)
-        same = t_label[t] == p_label[p]
-        t, p, shared = t[same], p[same], shared[same]
-        t_area, p_area = truth.pixel_counts.cpu().numpy(), prediction.pixel_counts.cpu().numpy()
-        crowd = truth.crowd.cpu().numpy()
-        on_crowd = np.bincount(p[crowd[t]], shared[crowd[t]], len(prediction))
-        excused = void + on_crowd > 0.5 * p_area
-        iou = np.where(crowd[t], 0.0, shared / (t_area[t] + p_area[p] - void[p] - shared))
-        objects = (t_area > 0) & ~crowd
+        found = meet(prediction, truth, self.num_classes)
         counts = np.zeros_like(self.counts)
         for i, threshold in enumerate(self.thresholds):
-            close = iou > threshold if self.strict else iou >= threshold
-            pair_t, pair_p = _match(t[close], p[close], len(truth), len(prediction))
-            missed, alarms = objects.copy(), (p_area > 0) & ~excused
+            close = found.iou > threshold if self.strict else found.iou >= threshold
+            pair_t, pair_p = match(found.t[close], found.p[close], len(truth), len(prediction))
+            missed, alarms = found.objects.copy(), found.alarms.copy()
             missed[pair_t] = alarms[pair_p] = False
-            for kind, labels in enumerate((t_label[pair_t], p_label[alarms], t_label[missed])):
+            for kind, labels in enumerate((found.t_label[pair_t], found.p_label[alarms], found.t_label[missed])):
                 counts[kind, i] = np.bincount(labels, minlength=self.num_classes)
         self.counts = self.counts + counts
         if self.per_image:
@@ -130,7 +118,7 @@ def _mean_over_images(scores: list[np.ndarray], count: int) -> np.ndarray:
     return np.array([math.fsum(s[i] for s in kept) / len(kept) if kept else math.nan for i in range(count)])
 
 
-def _match(t: np.ndarray, p: np.ndarray, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+def match(t: np.ndarray, p: np.ndarray, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
     """The largest one-to-one matching among the pairs (t, p): its true and its predicted rows."""
     if not len(t):
         return t, p
@@ -139,21 +127,3 @@ def _match(t: np.ndarray, p: np.ndarray, n: int, m: int) -> tuple[np.ndarray, np
     partner = maximum_bipartite_matching(graph, perm_type="column")
     matched = np.flatnonzero(partner >= 0)
     return matched, partner[matched]
-
-
-def _meetings(prediction: Segments, truth: Segments) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """t, p, shared [P]: true and predicted rows that meet, in which layers ever, and the pixels they share.
-
-    And void [M]: pixels of each prediction that are unknown in the truth.
-    """
-    n, m = len(truth), len(prediction)
-    unknown = truth.unknown
-    met = []
-    void = np.zeros(m)
-    for layer in prediction.ids.to(truth.ids.device):
-        predicted = layer.int() + MARKS
-        void += np.bincount(predicted[unknown].cpu().numpy(), minlength=m + MARKS)[MARKS:]
-        met += [pairs(own.int() - UNKNOWN, n + MARKS, predicted, m + MARKS) for own in truth.ids]
-    t, p, shared = (np.concatenate(column) for column in zip(*met))
-    rows = (t >= MARKS) & (p >= MARKS)  # a row lives in one layer, so each pair of rows comes once
-    return t[rows] - MARKS, p[rows] - MARKS, shared[rows], void
