@@ -13,6 +13,7 @@ counts for the one in the lowest layer; a segment that shows nowhere is not coun
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,31 +53,12 @@ class PanopticQuality:
 
         Raises DataError when the sizes differ or a label is no class.
         """
-        check_size(prediction, truth)
-        p_label = checked_labels(prediction, self.num_classes, "prediction")
-        t_label = checked_labels(truth, self.num_classes, "truth")
-        n, m = len(truth), len(prediction)
-        t, p, shared = pairs(row_codes(truth), n + MARKS, row_codes(prediction), m + MARKS)
-        t_area = np.bincount(t, shared, n + MARKS)[MARKS:]  # sums in float64: exact, and fit to divide
-        p_area = np.bincount(p, shared, m + MARKS)[MARKS:]
-        void = np.bincount(p[t == 0], shared[t == 0], m + MARKS)[MARKS:]
-        both = (t >= MARKS) & (p >= MARKS)
-        t, p, shared = t[both] - MARKS, p[both] - MARKS, shared[both]
-        same = t_label[t] == p_label[p]
-        t, p, shared = t[same], p[same], shared[same]
-        crowd = truth.crowd.cpu().numpy()
-        last_crowd = {t_label[row]: row for row in np.flatnonzero(crowd & (t_area > 0))}
-        excused = void + _on_crowd(t, p, shared, np.array(list(last_crowd.values()), np.int64), m)
-
-        iou = np.where(crowd[t], 0, shared / (t_area[t] + p_area[p] - shared - void[p]))
-        t, p, iou = t[iou > 0.5], p[iou > 0.5], iou[iou > 0.5]
-        missed, alarms = (t_area > 0) & ~crowd, (p_area > 0) & ~(excused > 0.5 * p_area)
-        missed[t] = alarms[p] = False
-        for label, value in zip(t_label[t].tolist(), iou.tolist()):
+        seen = judge(prediction, truth, self.num_classes)
+        for label, value in zip(seen.t_label[seen.t].tolist(), seen.iou.tolist()):
             self.iou_units[label] += int(value * UNIT)
-        self.tp += np.bincount(t_label[t], minlength=self.num_classes)
-        self.fn += np.bincount(t_label[missed], minlength=self.num_classes)
-        self.fp += np.bincount(p_label[alarms], minlength=self.num_classes)
+        self.tp += np.bincount(seen.t_label[seen.t], minlength=self.num_classes)
+        self.fn += np.bincount(seen.t_label[seen.missed], minlength=self.num_classes)
+        self.fp += np.bincount(seen.p_label[seen.alarms], minlength=self.num_classes)
 
     def merge(self, other: PanopticQuality) -> None:
         """Adds another process's counts. Raises ConfigError when it counts other classes."""
@@ -103,6 +85,51 @@ class PanopticQuality:
             out |= {key + suffix: nan_mean(values[rows]) for key, values in scores.items()}
         out |= {f"{key}_per_class": values for key, values in scores.items()}
         return out | {"tp": self.tp.copy(), "fp": self.fp.copy(), "fn": self.fn.copy()}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One image, segment by segment. N true rows, M predicted ones.
+
+    t, p, iou   the pairs that match: rows, and their IoU above 0.5
+    missed      [N] bool true rows without a match that are to be found
+    alarms      [M] bool predicted rows without a match that count as false
+    t_label, p_label, p_area   [N], [M], [M]: labels, and pixels where the predicted row shows and truth is any
+    """
+
+    t: np.ndarray
+    p: np.ndarray
+    iou: np.ndarray
+    missed: np.ndarray
+    alarms: np.ndarray
+    t_label: np.ndarray
+    p_label: np.ndarray
+    p_area: np.ndarray
+
+
+def judge(prediction: Segments, truth: Segments, num_classes: int) -> Judgement:
+    """The verdict of panoptic quality on each segment. Raises DataError when sizes differ or a label is no class."""
+    check_size(prediction, truth)
+    p_label = checked_labels(prediction, num_classes, "prediction")
+    t_label = checked_labels(truth, num_classes, "truth")
+    n, m = len(truth), len(prediction)
+    t, p, shared = pairs(row_codes(truth), n + MARKS, row_codes(prediction), m + MARKS)
+    t_area = np.bincount(t, shared, n + MARKS)[MARKS:]  # sums in float64: exact, and fit to divide
+    p_area = np.bincount(p, shared, m + MARKS)[MARKS:]
+    void = np.bincount(p[t == 0], shared[t == 0], m + MARKS)[MARKS:]
+    both = (t >= MARKS) & (p >= MARKS)
+    t, p, shared = t[both] - MARKS, p[both] - MARKS, shared[both]
+    same = t_label[t] == p_label[p]
+    t, p, shared = t[same], p[same], shared[same]
+    crowd = truth.crowd.cpu().numpy()
+    last_crowd = {t_label[row]: row for row in np.flatnonzero(crowd & (t_area > 0))}
+    excused = void + _on_crowd(t, p, shared, np.array(list(last_crowd.values()), np.int64), m)
+
+    iou = np.where(crowd[t], 0, shared / (t_area[t] + p_area[p] - shared - void[p]))
+    t, p, iou = t[iou > 0.5], p[iou > 0.5], iou[iou > 0.5]
+    missed, alarms = (t_area > 0) & ~crowd, (p_area > 0) & ~(excused > 0.5 * p_area)
+    missed[t] = alarms[p] = False
+    return Judgement(t, p, iou, missed, alarms, t_label, p_label, p_area)
 
 
 def _on_crowd(t: np.ndarray, p: np.ndarray, shared: np.ndarray, crowd: np.ndarray, count: int) -> np.ndarray:
