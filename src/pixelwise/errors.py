@@ -18,6 +18,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+MANY = 60  # names that a sentence does not list
+
 
 class PixelwiseError(Exception):
     """Base of all errors Pixelwise raises on purpose. The message says what was found, expected and what to do."""
@@ -59,7 +61,7 @@ class MemoryLimitError(PixelwiseError, MemoryError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error sentence: the nearest known word, or all of them when none is near.
+    """The end of an error sentence: the nearest known word, or all of them when none is near and they are few.
 
     >>> nearest("unte", ["unet", "fcn"])
     "did you mean 'unet'?"
@@ -68,4 +70,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
+    if len(known) > MANY:
+        return f"there are {len(known):,}."
     return f"known: {', '.join(sorted(known))}" if known else "there is none"

@@ -16,13 +16,14 @@ from pixelwise.core import registry
 from pixelwise.core.classes import Classes
 from pixelwise.core.segments import Segments
 from pixelwise.errors import ConfigError, nearest
+from pixelwise.nn import encoder
 
 COUNTED_AT = 21  # classes: PASCAL VOC's, at which papers give parameters
 THING = Classes(names=("cell",), things=("cell",))
 
 
 def table(what: str, console: Console | None = None) -> None:
-    """Prints models, formats, losses or metrics. Raises ConfigError for another word."""
+    """Prints models, encoders, formats, losses or metrics. Raises ConfigError for another word."""
     if what not in MAKERS:
         raise ConfigError(f"There is no list of '{what}'; {nearest(what, MAKERS)}")
     (console or Console()).print(MAKERS[what]())
@@ -69,6 +70,17 @@ def _about(module: Any) -> Text:
     return Text(line.strip())
 
 
+def encoders() -> Table:
+    """timm's names, a row for each of its families."""
+    grid = _grid("family", "encoders", title="encoders, by timm's names: train --options encoder=NAME")
+    families: dict[str, list[str]] = {}
+    for name in encoder.encoders():
+        families.setdefault(encoder.family(name), []).append(name)
+    for family, names in sorted(families.items()):
+        grid.add_row(family, Text(" ".join(names)))
+    return grid
+
+
 def formats() -> Table:
     grid = _grid("name", "what", title="formats, found by looking, or said: --format NAME (train: --dataset.format)")
     for name in registry.modules("formats"):
@@ -103,4 +115,4 @@ def keys(metric: Any) -> list[str]:
     return list(made.compute())
 
 
-MAKERS = {"models": models, "formats": formats, "losses": loss_functions, "metrics": scores}
+MAKERS = {"models": models, "encoders": encoders, "formats": formats, "losses": loss_functions, "metrics": scores}
