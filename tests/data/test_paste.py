@@ -115,7 +115,7 @@ def test_any_channels_and_depth_and_the_edge_is_blended(channels: int, dtype: ty
     low, high = 20, 220 if dtype == np.uint8 else 60000
     masks = np.zeros((1, *SIZE), bool)
     masks[0, :, 15:] = True
-    kind = {"channels": channels, "dtype": dtype}
+    kind: dict[str, Any] = {"channels": channels, "dtype": dtype}
     host = sample_of(Segments.empty(SIZE), low, **kind)
     out = paste(host, sample_of(Segments.from_masks(masks, [0]), high, **kind), np.array([0]), blend=blend)
     assert out.image.dtype == host.image.dtype
@@ -215,7 +215,7 @@ def test_images_that_do_not_go_together_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"probability": 1.1}, {"min_visible": -0.1}, {"blend": -1.0}])
-def test_impossible_numbers_are_refused(wrong: dict[str, float]) -> None:
+def test_impossible_numbers_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         CopyPaste(Flip(), **wrong)
 
@@ -267,12 +267,8 @@ def test_uniform_and_log_uniform_scales_have_their_medians() -> None:
     sample = Sample(picture(1, size=(1000, 1000)), None, "large")
 
     def factors(transform: RandomScale) -> np.ndarray:
-        from pixelwise.data.geometry import Placement
-
-        rng = np.random.default_rng(0)
-        return np.array(
-            [transform.place(Placement.whole((1000, 1000)), sample, rng).size[0] / 1000 for _ in range(900)]
-        )
+        rng, whole = np.random.default_rng(0), Placement.whole((1000, 1000))
+        return np.array([transform.place(whole, sample, rng).size[0] / 1000 for _ in range(900)])
 
     for transform, median in ((LARGE_SCALE_JITTER, 1.05), (RandomScale(0.1, 2.0), np.sqrt(0.2))):
         drawn = factors(transform)
