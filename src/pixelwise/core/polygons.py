@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 
 from pixelwise.core import rle
 from pixelwise.core.segments import Segments
@@ -56,6 +57,36 @@ def _corners(contour: np.ndarray) -> np.ndarray:
     ring = ring[(ring != np.roll(ring, 1, 0)).any(1)]
     before, after = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring
     return ring[(before != after).any(1)]
+
+
+def join(shape: Sequence[Sequence[Any]]) -> np.ndarray:
+    """One ring [P, 2] whose `fill` is that of all rings of a shape from `trace`: for formats of one ring per segment.
+
+    Pieces and holes hang one on the next by bridges along pixel edges, each run there and back: an edge that is crossed
+    twice changes nothing, wherever it runs.
+    """
+    rings = sorted((_ring(points) for polygon in shape for points in polygon), key=_snake)
+    there, back = [], []
+    for at, ring in enumerate(rings):
+        if at + 1 == len(rings):
+            there += [ring, ring[:1]]
+            break
+        distance, nearest = cKDTree(ring).query(rings[at + 1])
+        entry = int(distance.argmin())
+        rings[at + 1] = np.roll(rings[at + 1], -entry, 0)
+        leave = int(nearest[entry])
+        corner = np.array([[rings[at + 1][0, 0], ring[leave, 1]]])
+        there += [ring[: leave + 1], corner]
+        back += [ring[:1], ring[leave:], corner]
+    path = np.concatenate(there + back[::-1])
+    return path[(path != np.roll(path, 1, 0)).any(1)]
+
+
+def _snake(ring: np.ndarray) -> tuple[int, float]:
+    """Sorts rings along bands of 16 rows, to and fro, so that bridges are short."""
+    x, y = ring[0]
+    band = int(y // 16)
+    return band, x if band % 2 == 0 else -x
 
 
 def fill(shape: Sequence[Sequence[Any]], size: Sequence[int]) -> np.ndarray:

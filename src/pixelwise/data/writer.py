@@ -1,0 +1,133 @@
+"""`Writer`: one format to write segments in, an image at a time; what the format cannot hold is counted and said.
+
+A file in `data/writers/` holds one, named `Writer`. `convert` copies whole data sets with it, `predict --save NAME`
+writes answers with it. Nothing is kept per image but codes and rows, so a set of any size can be written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from pixelwise.core import registry
+from pixelwise.core.classes import Classes
+from pixelwise.core.segments import MASK, NOTHING, Segments
+from pixelwise.data.layout import SPLIT_NAMES
+from pixelwise.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One image and its segments.
+
+    name   relative path with / between folders, without ending; unique among all that is written
+    split  "train", "val", ...; "" where there are no splits, as for answers
+    image  its file, or None
+    """
+
+    name: str
+    segments: Segments
+    split: str = ""
+    image: Path | None = None
+
+    @property
+    def ending(self) -> str:
+        """Of the image's file; ".png" where there is none."""
+        return self.image.suffix if self.image else ".png"
+
+
+class Writer:
+    """The base of all formats: counts what is lost and leaves it out.
+
+    HOLDS says what the format has a word for, of
+        crowd     regions of many objects that nobody told apart
+        unknown   pixels that are unknown, as against pixels known to be nothing
+        nothing   pixels known to be nothing, as against unknown ones
+        overlaps  pixels of several segments
+        scores    how sure an answer is
+        boxes     rows that have a box and no pixels
+    """
+
+    HOLDS: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, out: Path, classes: Classes) -> None:
+        self.out, self.classes = Path(out), classes
+        self.lost: dict[str, int] = {}
+        self._taken: dict[str, str] = {}
+
+    def write(self, item: Item) -> tuple[Path, ...]:
+        """Writes what belongs to this image alone; returns the files."""
+        raise NotImplementedError
+
+    def finish(self) -> tuple[str, ...]:
+        """Writes what covers all images; returns what was lost, a sentence each with its count."""
+        return tuple(f"{what}: {count}." for what, count in self.lost.items())
+
+    def place(self, item: Item) -> Path | None:
+        """Where the image itself lies in this format; None for formats without images."""
+        return None
+
+    def lose(self, what: str, count: int) -> None:
+        """Adds to what is lost."""
+        if count:
+            self.lost[what] = self.lost.get(what, 0) + int(count)
+
+    def inner(self, item: Item) -> str:
+        """The name below the folder of its split: 'train/a' of the split train is 'a'.
+
+        Raises DataError where two images would get one place.
+        """
+        first, _, rest = item.name.partition("/")
+        name = rest if rest and SPLIT_NAMES.get(first.lower(), first) == item.split else item.name
+        key = f"{item.split}/{name}".casefold()
+        if self._taken.setdefault(key, item.name) != item.name:
+            raise DataError(
+                f"The images '{item.name}' and '{self._taken[key]}' of the split '{item.split}' would both be written "
+                f"as '{name}'; rename one of them."
+            )
+        return name
+
+    def held(self, segments: Segments) -> Segments:
+        """The rows that the format can hold, those without pixels left out; counts all that it cannot."""
+        segments = segments.compact()
+        keep = np.ones(len(segments), bool)
+        if segments.kind is not None and "boxes" not in self.HOLDS:
+            weak = segments.kind.numpy() != MASK
+            self.lose("Boxes, scribbles and tags without a mask, left out", weak.sum())
+            keep &= ~weak
+        if "crowd" not in self.HOLDS:
+            crowd = segments.crowd.numpy() & keep
+            self.lose("Crowd regions, left out", crowd.sum())
+            keep &= ~crowd
+        segments = segments.keep(torch.from_numpy(keep))
+        if "scores" not in self.HOLDS:
+            self.lose("Scores, left out", (segments.scores != 1).sum().item())
+        if "unknown" not in self.HOLDS:
+            self.lose("Unknown pixels, now nothing", segments.unknown.sum().item())
+        if "nothing" not in self.HOLDS:
+            self.lose("Pixels known to be nothing, now unknown", (segments.row_map() == NOTHING).sum().item())
+        if "overlaps" not in self.HOLDS and len(segments.ids) > 1:
+            self.lose("Pixels of several segments, kept in the first alone", _covered_twice(segments))
+            segments = _flat(segments)
+        return segments
+
+
+def _covered_twice(segments: Segments) -> int:
+    return int(((segments.ids >= 0).sum(0) > 1).sum())
+
+
+def _flat(segments: Segments) -> Segments:
+    """One layer: what shows. Areas and boxes are then those of the pixels."""
+    shown = replace(segments, ids=segments.row_map()[None], given_areas=None, given_boxes=None)
+    return shown.compact()
+
+
+def open_writer(name: str, out: str | Path, classes: Classes, **options: Any) -> Writer:
+    """A writer by name. Raises ConfigError for an unknown name or option, naming the nearest right one."""
+    module = registry.load("writers", name)
+    registry.check_options(module.Writer, options, f"Writer '{name}'")
+    return module.Writer(Path(out), classes, **options)

@@ -1,0 +1,128 @@
+"""COCO instances (Lin et al., ECCV 2014, 1405.0312): annotations/instances_SPLIT.json with images in SPLIT/.
+
+A mask without holes is written as polygons along pixel edges, which COCO's rule gives back to the pixel; any other as a
+compressed run-length code. Crowd regions are run-length codes, plain lists of runs as COCO itself has them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pixelwise.core import rle
+from pixelwise.core.atomic import atomic
+from pixelwise.core.classes import Classes
+from pixelwise.core.polygons import trace
+from pixelwise.data import writer
+from pixelwise.data.writer import Item
+from pixelwise.errors import ConfigError
+
+DESCRIPTION = "COCO instances: annotations/instances_SPLIT.json (polygons, RLE, crowd), images in SPLIT/"
+
+
+class Tables:
+    """Images and annotations of each split as JSON text, which takes a quarter of the memory of dicts."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, list[str]] = {}
+        self.annotations: dict[str, list[str]] = {}
+
+    def image(self, item: Item, file_name: str) -> int:
+        """Enters an image and returns its id, unique over all splits."""
+        height, width = item.segments.size
+        image_id = sum(map(len, self.images.values())) + 1
+        entry = {"id": image_id, "file_name": file_name, "width": width, "height": height}
+        self.images.setdefault(item.split, []).append(json.dumps(entry))
+        self.annotations.setdefault(item.split, [])
+        return image_id
+
+    def write(self, out: Path, kind: str, classes: Classes) -> None:
+        """annotations/KIND_SPLIT.json for each split, or KIND.json where there are none."""
+        rows = zip(classes.ids, classes.names, classes.is_thing, classes.colours)
+        categories = [{"id": i, "name": n, "isthing": int(t), "color": list(c)} for i, n, t, c in rows]
+        for split, images in self.images.items():
+            name = f"annotations/{kind}_{split}.json" if split else f"{kind}.json"
+            with atomic(out / name) as part, part.open("w", encoding="utf-8") as file:
+                file.write('{"images": [\n' + ",\n".join(images) + '\n],\n"annotations": [\n')
+                file.write(",\n".join(self.annotations[split]) + '\n],\n"categories": ')
+                file.write(json.dumps(categories) + "}\n")
+
+
+class Writer(writer.Writer):
+    """Writes COCO instances.
+
+    masks  "auto": polygons where a mask has no holes, else RLE. "rle": RLE for all
+    crowd  "runs": a plain list of runs, as COCO's own files. "text": compressed
+
+    Every class is a category, stuff too (`isthing` tells them apart). Annotation ids are `keys` where these are above 0
+    and free; others are numbered anew. Without splits the file is instances.json. Scores below 1 stand as `score`.
+    """
+
+    HOLDS = frozenset({"crowd", "overlaps", "nothing", "scores"})
+
+    def __init__(self, out: Path, classes: Classes, *, masks: Literal["auto", "rle"] = "auto",
+                 crowd: Literal["runs", "text"] = "runs") -> None:  # fmt: skip
+        super().__init__(out, classes)
+        if masks not in ("auto", "rle"):
+            raise ConfigError(f"masks is 'auto' or 'rle', got {masks!r}.")
+        if crowd not in ("runs", "text"):
+            raise ConfigError(f"crowd is 'runs' or 'text', got {crowd!r}.")
+        self.masks, self.crowd = masks, crowd
+        self.tables = Tables()
+        self._ids: set[int] = set()
+        self._next = 1
+
+    def place(self, item: Item) -> Path:
+        return self.out / (item.split or "images") / f"{self.inner(item)}{item.ending}"
+
+    def write(self, item: Item) -> tuple[Path, ...]:
+        segments = self.held(item.segments)
+        image_id = self.tables.image(item, f"{self.inner(item)}{item.ending}")
+        rows = self.tables.annotations[item.split]
+        areas, boxes = segments.areas.tolist(), segments.boxes.tolist()
+        for row, (window, crop) in enumerate(zip(*segments.windows())):
+            x0, y0, x1, y1 = boxes[row]
+            crowd, score = bool(segments.crowd[row]), float(segments.scores[row])
+            annotation = {
+                "id": self._id(None if segments.keys is None else int(segments.keys[row])),
+                "image_id": image_id,
+                "category_id": self.classes.ids[int(segments.labels[row])],
+                "segmentation": self._mask(window, crop, segments.size, crowd),
+                "area": _short(areas[row]),
+                "bbox": [_short(v) for v in (x0, y0, x1 - x0, y1 - y0)],
+                "iscrowd": int(crowd),
+            }
+            rows.append(json.dumps(annotation if score == 1 else {**annotation, "score": round(score, 6)}))
+        return ()
+
+    def _id(self, key: int | None) -> int:
+        """The key where it is free, else the next free number; an annotation id stands once in the whole set."""
+        if key is None or key < 1 or key in self._ids:
+            self.lose("Ids on disk that were taken or below 1, numbered anew", key is not None)
+            while self._next in self._ids:
+                self._next += 1
+            key = self._next
+        self._ids.add(key)
+        return key
+
+    def _mask(self, window: np.ndarray, crop: np.ndarray, size: tuple[int, int], crowd: bool) -> Any:
+        if self.masks == "auto" and not crowd:
+            polygons = trace(crop)
+            if all(len(polygon) == 1 for polygon in polygons):
+                corner = window[:2]
+                return [(ring + corner).ravel().tolist() for (ring,) in polygons]
+        code = rle.encode_window(crop, window, size)
+        if crowd and self.crowd == "runs":
+            return {"size": code["size"], "counts": rle.unpack(code["counts"])}
+        return code
+
+    def finish(self) -> tuple[str, ...]:
+        self.tables.write(self.out, "instances", self.classes)
+        return super().finish()
+
+
+def _short(value: float) -> float:
+    return int(value) if value == int(value) else value

@@ -1,0 +1,72 @@
+"""Tables for people who count: objects.csv has a row for each object, counts.csv one for each image and class."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+
+from pixelwise.core.atomic import atomic
+from pixelwise.core.classes import Classes
+from pixelwise.data import writer
+from pixelwise.data.writer import Item
+
+DESCRIPTION = "objects.csv: image, class, score, area, centroid and box of each object; counts.csv: objects per image"
+COLUMNS = ("split", "image", "object", "class", "score", "crowd", "area", "x", "y", "x0", "y0", "x1", "y1")
+
+
+class Writer(writer.Writer):
+    """Writes objects.csv and counts.csv.
+
+    objects.csv  one row per segment: its number within the image, class, score 0..1, area in pixels, centroid x y (the
+                 mean of its pixels' middles), box x0 y0 x1 y1 in pixel edges from the upper left corner; y grows down
+    counts.csv   one row per image and class, 0 too: how many objects, the pixels that they cover (those of several
+                 objects once), and the share of the image
+
+    A class of stuff is one segment per image. Masks are not written, so nothing can be read back.
+    """
+
+    HOLDS = frozenset({"crowd", "overlaps", "scores", "unknown", "nothing"})
+
+    def __init__(self, out: Path, classes: Classes) -> None:
+        super().__init__(out, classes)
+        self.rows: list[str] = []
+        self.counts: list[str] = []
+
+    def write(self, item: Item) -> tuple[Path, ...]:
+        segments = self.held(item.segments)
+        labels, scores = segments.labels.tolist(), segments.scores.tolist()
+        areas, crowd = segments.pixel_counts.tolist(), segments.crowd.int().tolist()
+        for row, ((x0, y0, x1, y1), crop) in enumerate(zip(*segments.windows())):
+            ys, xs = np.nonzero(crop)
+            x, y = round(xs.mean() + x0 + 0.5, 2), round(ys.mean() + y0 + 0.5, 2)
+            name = self.classes.names[labels[row]]
+            self.rows.append(_line(item.split, item.name, row + 1, name, round(scores[row], 4), crowd[row], areas[row],
+                                   x, y, x0, y0, x1, y1))  # fmt: skip
+        height, width = segments.size
+        for label, name in enumerate(self.classes.names):
+            mine = segments.labels == label
+            covered = int((segments.keep(mine).ids >= 0).any(0).sum()) if mine.any() else 0
+            share = round(covered / (height * width), 6)
+            self.counts.append(_line(item.split, item.name, name, int(mine.sum()), covered, share))
+        return ()
+
+    def finish(self) -> tuple[str, ...]:
+        _table(self.out / "objects.csv", COLUMNS, self.rows)
+        _table(self.out / "counts.csv", ("split", "image", "class", "objects", "pixels", "share"), self.counts)
+        return super().finish()
+
+
+def _line(*values: object) -> str:
+    """One row, quoted where a name needs it."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
+
+
+def _table(path: Path, head: tuple[str, ...], rows: list[str]) -> None:
+    with atomic(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        file.write(_line(*head))
+        file.writelines(rows)

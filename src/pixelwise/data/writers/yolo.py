@@ -1,0 +1,63 @@
+"""YOLO segmentation as Ultralytics reads it: images/SPLIT, labels/SPLIT/NAME.txt and data.yaml.
+
+A line is `class x1 y1 x2 y2 ...`, in shares of width and height. It holds one ring, so pieces and holes hang together by
+bridges of no width, which run there and back; this is how Ultralytics' own converter joins pieces.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from pixelwise.core.atomic import atomic
+from pixelwise.core.classes import Classes
+from pixelwise.core.polygons import join, to_shapes
+from pixelwise.data import writer
+from pixelwise.data.writer import Item
+
+DESCRIPTION = "YOLO segmentation (Ultralytics): images/SPLIT, labels/SPLIT/*.txt, data.yaml"
+
+
+class Writer(writer.Writer):
+    """Writes YOLO polygons; an image without any object gets an empty file.
+
+    Labels are 0, 1, ... in the order of the classes. Every segment is an object, of stuff too, which is said. Answers
+    have the same lines; their scores are lost.
+    """
+
+    HOLDS = frozenset({"overlaps", "nothing"})
+
+    def __init__(self, out: Path, classes: Classes) -> None:
+        super().__init__(out, classes)
+        self.splits: list[str] = []
+
+    def place(self, item: Item) -> Path:
+        return self.out / "images" / item.split / f"{self.inner(item)}{item.ending}"
+
+    def write(self, item: Item) -> tuple[Path, ...]:
+        segments = self.held(item.segments)
+        if item.split not in self.splits:
+            self.splits.append(item.split)
+        height, width = segments.size
+        labels = segments.labels.tolist()
+        self.lose("Segments of stuff, now objects", int((~self.classes.is_thing[labels]).sum()))
+        lines = []
+        for label, shape in zip(labels, to_shapes(segments)):
+            values = (join(shape) / (width, height)).ravel()
+            lines.append(f"{label} {' '.join(np.char.mod('%.9g', values))}\n")
+        path = self.out / "labels" / item.split / f"{self.inner(item)}.txt"
+        with atomic(path) as part:
+            part.write_text("".join(lines), encoding="utf-8")
+        return (path,)
+
+    def finish(self) -> tuple[str, ...]:
+        lines = ["path: .\n"]
+        lines += [f"{split or 'val'}: {f'images/{split}'.rstrip('/')}\n" for split in self.splits]
+        lines += ["names:\n", *(f"  {k}: {json.dumps(name)}\n" for k, name in enumerate(self.classes.names))]
+        with atomic(self.out / "data.yaml") as part:
+            part.write_text("".join(lines), encoding="utf-8")
+        if self.classes.ids != tuple(range(len(self.classes))):
+            self.lose("Class ids on disk, now 0 and up in the same order", len(self.classes))
+        return super().finish()
