@@ -47,6 +47,8 @@ class Evaluate:
     """The data set's folder."""
     split: str = "test"
     """Which split."""
+    task: Literal["auto", "semantic", "instance", "panoptic"] = "auto"
+    """What to score; auto: what the model was trained for. A panoptic net answers all three."""
     out: Path | None = None
     """Folder for scores.json and report.html; by default evaluation-SPLIT beside the model."""
     tta: str | None = None
@@ -73,6 +75,8 @@ class Predict:
     """Image files and folders."""
     out: Path = Path("out")
     """Folder for the answers."""
+    task: Literal["auto", "semantic", "instance", "panoptic"] = "auto"
+    """What to answer; auto: what the model was trained for. A panoptic net answers all three."""
     overlay: bool = True
     """Write the answer over the image as well."""
     confidence: bool = False
@@ -93,7 +97,7 @@ class Predict:
 class List:
     """List what there is."""
 
-    what: Annotated[Literal["models", "formats", "losses", "metrics"], Positional]
+    what: Annotated[Literal["models", "encoders", "formats", "losses", "metrics"], Positional]
     """Which of them."""
 
 
@@ -186,7 +190,8 @@ def _evaluate(command: Evaluate) -> int:
     from pixelwise.prediction import load
 
     out = command.out or command.model.parent / f"evaluation-{command.split}"
-    model = load(command.model, command.device, command.tta, precision=command.precision)
+    task = None if command.task == "auto" else command.task
+    model = load(command.model, command.device, command.tta, task=task, precision=command.precision)
     data = open_data(command.data, command.format, **parse_options(command.options))
     check_writable(out)
     scores = replace(evaluate(model, data, split=command.split), model=str(command.model))
@@ -210,7 +215,8 @@ def _predict(command: Predict) -> int:
 
     if not command.images:
         raise ConfigError("There is nothing to predict: name at least one image or folder after the model.")
-    model = load(command.model, command.device, command.tta, precision=command.precision, max_pixels=command.max_pixels)
+    model = load(command.model, command.device, command.tta, task=None if command.task == "auto" else command.task,
+                 precision=command.precision, max_pixels=command.max_pixels)  # fmt: skip
     run = predict_folder(model, command.images, command.out, save=command.save or None, overlay=command.overlay,
                          confidence=command.confidence)  # fmt: skip
     print(f"{len(run.done)} image{'s' if len(run.done) != 1 else ''} segmented, answers in {command.out}")

@@ -27,12 +27,13 @@ from pixelwise.views import View
 
 
 def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split: str = "test",
-             tta: str | Sequence[View] | None = None, device: str | torch.device | None = None,
+             task: str | None = None, tta: str | Sequence[View] | None = None, device: str | torch.device | None = None,
              out: str | Path | None = None, boundary: bool = True, batch_size: int = 1, workers: int = 2,
              precision: str = "fp32", on_image: OnImage | None = None) -> Scores:  # fmt: skip
     """Scores of a model on a split, pooled over its images at their original size.
 
-    model     path of a model file, or a Predictor (which then has its own device, tta and precision)
+    model     path of a model file, or a Predictor (which then has its own task, device, tta and precision)
+    task      what to score, "semantic", "instance" or "panoptic"; None: what the model was trained for
     data      folder of a data set, or an opened one
     out       folder that gets scores.json
     boundary  for the task semantic also boundary IoU and boundary F, which cost more than the rest
@@ -43,21 +44,21 @@ def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split
 
     >>> evaluate("runs/first/model.safetensors", "camvid", split="test")["miou"]
     """
-    predictor = model if isinstance(model, Predictor) else load(model, device, tta, precision=precision)
+    predictor = model if isinstance(model, Predictor) else load(model, device, tta, task=task, precision=precision)
     opened = data if isinstance(data, DataSet) else open_data(data)
-    records, task = opened.records(split), predictor.task
+    records, asked = opened.records(split), predictor.task
     adapted = adapt(opened, predictor)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
     start = time.perf_counter()
     metrics = evaluate_split(
-        predictor.net, adapted, records, task, predictor.card.preprocessing, device=predictor.device,
+        predictor.net, adapted, records, asked, predictor.card.preprocessing, device=predictor.device,
         batch_size=batch_size, workers=workers, precision=predictor.precision, tta=predictor.views,
-        metrics=full_metrics(task, boundary=boundary), rank=rank, world=world, on_image=on_image, per_image=True,
+        metrics=full_metrics(asked, boundary=boundary), rank=rank, world=world, on_image=on_image, per_image=True,
     )  # fmt: skip
     seconds = time.perf_counter() - start
     count, per_image = metrics.pop("images"), metrics.pop("per_image")
     scores = Scores(
-        task=task.name, primary=task.primary, classes=task.classes, metrics=metrics, per_image=tuple(per_image),
+        task=asked.name, primary=asked.primary, classes=asked.classes, metrics=metrics, per_image=tuple(per_image),
         count=count, seconds=seconds, model=str(model) if not isinstance(model, Predictor) else repr(model),
         data=str(opened.root), split=split, tta=_describe(predictor.views), notes=adapted.notes,
     )  # fmt: skip
@@ -118,10 +119,11 @@ def adapt(dataset: DataSet, predictor: Predictor) -> Adapted:
     have, want = dataset.channels, card.preprocessing.channels
     if have != want:
         notes.append(f"The data has {have} channels, the model takes {want}; converted.")
-    if card.task != "semantic" and dataset.default_task == "semantic" and card.classes.things:
+    asked = predictor.task.name
+    if asked != "semantic" and dataset.default_task == "semantic" and card.classes.things:
         raise DataError(
-            f"{dataset.root} has class maps only; a model of the task {card.task} is scored against instances. "
-            "Add instance maps, or evaluate a model of the task semantic."
+            f"{dataset.root} has class maps only; the task {asked} is scored against instances. "
+            "Add instance maps, or score the task semantic (--task semantic)."
         )
     return Adapted(dataset, card.preprocessing, torch.tensor(labels, dtype=torch.int64), tuple(notes))
 

@@ -38,13 +38,14 @@ class PredictionRun:
 
 def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[str | Path], out: str | Path, *,
                    save: Sequence[str] | None = None, overlay: bool = True, confidence: bool = False,
-                   device: str | torch.device | None = None,
+                   task: str | None = None, device: str | torch.device | None = None,
                    tta: str | Sequence[View] | None = None, precision: str = "fp32", max_pixels: int = MAX_PIXELS,
                    workers: int = 2,
                    on_image: Callable[[int, int, Path], None] | None = None) -> PredictionRun:  # fmt: skip
     """Predicts every image among `inputs`, files and folders mixed, and writes the answers below `out`.
 
-    model     path of a model file, or a Predictor (which then has its own device, tta, precision and max_pixels)
+    model     path of a model file, or a Predictor (which then has its own task, device, tta, precision, max_pixels)
+    task      what to answer; None: what the model was trained for
     save      kinds of maps: "classes", "instances", "panoptic"; None: the one usual for the model's task
     overlay, confidence   whether these pictures are written as well
               Each kind has its folder below `out`; see `writers` for their formats and `names` for the names.
@@ -58,7 +59,7 @@ def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[
     if isinstance(model, Predictor):
         predictor = model
     else:
-        predictor = load(model, device, tta, precision=precision, max_pixels=max_pixels)
+        predictor = load(model, device, tta, task=task, precision=precision, max_pixels=max_pixels)
     pictures = [kind for kind, wanted in (("overlay", overlay), ("confidence", confidence)) if wanted]
     writers = make_writers([*(usual(predictor.task) if save is None else save), *pictures], predictor.task, out)
     check_writable(out)

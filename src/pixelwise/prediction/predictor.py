@@ -18,7 +18,7 @@ from pixelwise.core.types import Task
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.errors import ConfigError, ModelFileError, nearest
 from pixelwise.prediction.images import stored_pixels
-from pixelwise.tasks import make_task
+from pixelwise.tasks import Instance, make_task
 from pixelwise.views import View, look, parse
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -86,11 +86,12 @@ class Predictor:
 
 
 def load(path: str | Path, device: str | torch.device | None = None, tta: str | Sequence[View] | None = None, *,
-         precision: str = "fp32", max_pixels: int = MAX_PIXELS) -> Predictor:  # fmt: skip
+         task: str | None = None, precision: str = "fp32", max_pixels: int = MAX_PIXELS) -> Predictor:  # fmt: skip
     """Opens a model file for prediction.
 
     device     a name like "cpu" or "cuda:0"; None: the GPU where there is one
     tta        test-time augmentation: None, "flip", "scale", "flip+scale" (more looks, a little better, slower)
+    task       what to answer, "semantic", "instance" or "panoptic"; None: what the model was trained for
     Raises ModelFileError (see `core.modelfile.load_model`) and ConfigError.
 
     >>> segments = load("runs/first/model.safetensors")("photo.jpg")
@@ -98,8 +99,10 @@ def load(path: str | Path, device: str | torch.device | None = None, tta: str | 
     chosen, views = pick_device(device), parse(tta)
     autocast(chosen, precision)  # a wrong word is refused before the weights are read
     net, card = load_model(path, chosen)
-    task = task_of(card, path)
-    return Predictor(net, card, task, device=chosen, views=views, precision=precision, max_pixels=max_pixels)
+    answered = task_of(card, path)
+    if task is not None:
+        answered = other_task(answered, task)
+    return Predictor(net, card, answered, device=chosen, views=views, precision=precision, max_pixels=max_pixels)
 
 
 def task_of(card: ModelCard, path: str | Path) -> Task:
@@ -115,3 +118,18 @@ def task_of(card: ModelCard, path: str | Path) -> Task:
             "the original file."
         )
     return task
+
+
+def other_task(trained: Task, name: str) -> Task:
+    """The task of that name for a net that was trained for another: outputs are read, whatever they were trained for.
+
+    Raises ConfigError for an unknown name, for instances of classes that are no things, and for a net that was trained
+    on the things alone where there is stuff to answer.
+    """
+    if name == trained.name:
+        return trained
+    if isinstance(trained, Instance) and len(trained.source) > len(trained.classes):
+        raise ConfigError(f"The model was trained for instances, on {', '.join(trained.classes.names)} alone: it does "
+                          f"not know the stuff that the task {name} asks for.")  # fmt: skip
+    options = {"whole": True} if name == "instance" else {}
+    return make_task(name, trained.classes, **options)

@@ -13,23 +13,27 @@ from pixelwise.core.outputs import Candidates, Output
 from pixelwise.core.segments import Segments
 from pixelwise.errors import ConfigError
 from pixelwise.metrics.precision import AveragePrecision
+from pixelwise.tasks.thresholds import InstanceThresholds
 
 
 @dataclass(frozen=True)
 class Instance:
-    """Reads `candidates`.
+    """Reads `candidates`. Average precision ranks all objects; whatever else is scored or shown is the answer.
 
     source    the classes of the data; those of the task are the things among them
     score     objects whose own score (class score x mask quality) is below it are not answered
     min_area  objects below it, in pixels, are not answered
     keep      at most so many objects an image, the best ones; an output may know a lower limit (`Merge.best`)
+              Training chooses score and min_area on the validation split, see `thresholds`; without one these stand.
+    whole     the net answers for all of `source`, as one trained for panoptic maps does, not for the things alone
     Raises ConfigError when the data has no things.
     """
 
     source: Classes
-    score: float = 0.0
+    score: float = 0.5
     min_area: int = 0
     keep: int = 1000
+    whole: bool = False
     classes: Classes = field(init=False)
     name: ClassVar[str] = "instance"
     primary: ClassVar[str] = "ap"
@@ -52,21 +56,38 @@ class Instance:
         columns = {n: getattr(things, n) for n in ("scores", "crowd", "keys", "kind", "given_areas", "given_boxes")}
         return Segments(things.ids, labels[labels >= 0], **columns)
 
-    def decode(self, output: Output, i: int) -> Segments:
+    def read(self, output: Output, i: int) -> Segments:
+        """Every object, however unsure or small, the surest first; at most `keep`."""
         found = output.candidates(i)
-        k = len(self.classes)
-        scores = found.scores[:, :k] * mask_quality(found)[:, None]  # [Q, K]
-        q, label = np.nonzero((scores > 0) & (scores >= self.score))
+        columns = np.flatnonzero(self.source.is_thing) if self.whole else np.arange(len(self.classes))
+        scores = found.scores[:, columns] * mask_quality(found)[:, None]  # [Q, K]
+        q, label = np.nonzero(scores > 0)
         crops = [crop if crop.dtype == bool else crop > 0.5 for crop in found.crops]
         areas = np.array([crop.sum() for crop in crops], dtype=np.int64)
+        q, label = q[areas[q] > 0], label[areas[q] > 0]
         value = scores[q, label]
-        fits = areas[q] >= max(1, self.min_area)
-        q, label, value = q[fits], label[fits], value[fits]
         limit = min(self.keep, found.merge.best or self.keep)
         best = np.argsort(-value, kind="stable")[:limit]
         return Segments.from_windows(
             found.boxes[q[best]], [crops[j] for j in q[best]], label[best], found.size, scores=value[best]
         )
+
+    def decide(self, reading: Segments) -> Segments:
+        """Those objects that are sure and large enough."""
+        answered = reading.scores.numpy() >= self.score
+        if self.min_area > 1:
+            answered &= reading.pixel_counts.numpy() >= self.min_area
+        kept = reading.keep(answered)
+        return kept if len(kept.ids) == 1 else kept.compact()  # fewer objects overlap in fewer layers
+
+    def decode(self, output: Output, i: int) -> Segments:
+        return self.decide(self.read(output, i))
+
+    def ranked(self, reading: Segments) -> Segments:
+        return reading
+
+    def chooser(self) -> InstanceThresholds:
+        return InstanceThresholds(len(self.classes))
 
     def metric(self) -> AveragePrecision:
         return AveragePrecision(self.classes)

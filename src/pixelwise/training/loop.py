@@ -25,11 +25,11 @@ from pixelwise.data.statistics import Statistics, statistics
 from pixelwise.data.transforms import Transform, training_transforms
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.evaluation import evaluate_split
-from pixelwise.losses.criterion import Recipe, criterion
-from pixelwise.losses.mix import parse
+from pixelwise.losses.criterion import criterion
 from pixelwise.objectives import Supervised
 from pixelwise.tasks import make_task
 from pixelwise.training import checkpoint, folder
+from pixelwise.training import plan as plans
 from pixelwise.training.checkpoint import Position, check_finite, seed_everything
 from pixelwise.training.distributed import World, full_tensors, load_full
 from pixelwise.training.folder import Run
@@ -37,16 +37,7 @@ from pixelwise.training.interrupt import interruptible
 from pixelwise.training.log import Log, clock, many, numbers
 from pixelwise.training.memory import memory_limit
 from pixelwise.training.optim import Average, Schedule, make_optimizer
-from pixelwise.training.plan import (
-    Plan,
-    check_unscored,
-    check_words,
-    fit,
-    make_plan,
-    model_options,
-    preprocessing_of,
-    weights_of,
-)
+from pixelwise.training.plan import Plan
 
 SAVE_EVERY = 120.0  # seconds between states to resume from
 LOG_EVERY = 10  # batches between lines in log.jsonl
@@ -60,7 +51,7 @@ class Training:
     def __init__(self, settings: TrainSettings, transform: Transform | None = None) -> None:
         self.settings, self.resumed_plan = folder.resumed(settings)
         s, self.own_transform = self.settings, transform
-        check_words(s)
+        plans.check_words(s)
         self.out, self.state = s.out, folder.state_path(s.out)
         self.resumes = s.resume and self.state.exists()
         self.device = pick_device(s.device)
@@ -90,12 +81,13 @@ class Training:
         for note in self.dataset.notes:
             say(f"          {note}")
         if not self.val_records:
-            check_unscored(s)
+            plans.check_unscored(s)
             say(f"          the split '{s.dataset.val}' has no image: the last model is kept, none is chosen")
         name = self.dataset.default_task if s.task == "auto" else s.task
         self.task = make_task(name, self.dataset.classes)
         how = "as asked" if s.task != "auto" else "from the truth that is there (set --task)"
         say(f"task      {name}, {how}; {len(self.task.classes)} classes")
+        plans.check_task(s, self.task)
         if name == "semantic":  # instance maps would be read for nothing
             self.dataset = self.dataset.without_instances()
             self.train_records, self.val_records = self._labelled(s.dataset.train), self._validation()
@@ -111,8 +103,8 @@ class Training:
 
     def _build_net(self) -> None:
         s, say = self.settings, self.log.say
-        self.preprocessing = preprocessing_of(self.dataset, self.stats)
-        self.options = model_options(s, self.dataset)
+        self.preprocessing = plans.preprocessing_of(self.dataset, self.stats)
+        self.options = plans.model_options(s, self.dataset, self.task)
         net = self._create()
         if s.weights is not None and not self.resumes:
             kept, dropped = load_weights_into(net, s.weights)
@@ -128,7 +120,7 @@ class Training:
 
     def _build_training(self) -> None:
         s = self.settings
-        self.objective = Supervised(self.preprocessing, Recipe(parse(s.loss), weights_of(s, self.task, self.stats)))
+        self.objective = Supervised(self.preprocessing, plans.recipe_of(s, self.task, self.stats))
         self.plan = self._decide()
         self._say_plan()
         self.model, self.optimizer = self.world.prepare(self.net, lambda n: make_optimizer(n, s.optim, self.plan.lr))
@@ -150,8 +142,8 @@ class Training:
         if self.resumed_plan is not None:
             workers = self.resumed_plan.workers if s.workers is None else s.workers
             return replace(self.resumed_plan, workers=workers, device=str(self.device), said=())
-        plan = make_plan(s, self.dataset, self.stats, len(self.train_records), self.device, self.precision)
-        plan = fit(plan, s, self.net, self.dataset, self.task, self.device, self._trial)
+        plan = plans.make_plan(s, self.dataset, self.stats, len(self.train_records), self.device, self.precision)
+        plan = plans.fit(plan, s, self.net, self.dataset, self.task, self.device, self._trial)
         return replace(plan, batch_size=int(-self.world.most(-plan.batch_size)))
 
     def _trial(self, net: nn.Module, batch: Batch) -> Tensor:
@@ -159,14 +151,14 @@ class Training:
             return sum(self.objective(net, batch, self.task, 0.0).values())  # type: ignore[return-value]
 
     def _say_plan(self) -> None:
-        plan, size = self.plan, self.world.size
+        s, plan, size = self.settings, self.plan, self.world.size
         self.log.say(f"machine   {describe(self.device)}; {self.precision}, {size} process{'es' if size > 1 else ''}")
         for line in plan.said:
             self.log.say(f"          {line}")
         length = many(plan.epochs, "epoch") if plan.epochs else f"{plan.minutes:g} minutes"
         crop = f"{plan.crop[0]}x{plan.crop[1]}"
         self.log.say(f"training  {length}, batch {plan.batch_size}, crop {crop}, lr {plan.lr:g}, "
-                     f"loss {self.objective.recipe.mix}")  # fmt: skip
+                     f"loss {plans.mix_of(s) or 'of the net'}")  # fmt: skip
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -343,8 +335,8 @@ class Training:
     def _card(self, scores: dict[str, Any]) -> ModelCard:
         s, at = self.settings, self.at
         training = {"scores": numbers(scores), "epoch": at.epoch, "step": at.step, "crop": list(self.plan.crop),
-                    "images": len(self.train_records), "minutes": round(at.elapsed / 60, 2), "loss": s.loss,
-                    "seed": s.seed}  # fmt: skip
+                    "images": len(self.train_records), "minutes": round(at.elapsed / 60, 2),
+                    "loss": str(plans.mix_of(s) or ""), "seed": s.seed}  # fmt: skip
         return ModelCard(architecture=s.model, outputs=self.task.classes.channels, classes=self.dataset.classes,
                          task=self.task.name, preprocessing=self.preprocessing, options=self.options,
                          training=training)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.config import TrainSettings, parse_options
-from pixelwise.core.registry import create_model
+from pixelwise.core.registry import create_model, load, split_variant
 from pixelwise.core.sample import Batch, Preprocessing, Sample, collate
 from pixelwise.core.segments import Segments
 from pixelwise.data.dataset import DataSet
 from pixelwise.data.statistics import Statistics
 from pixelwise.errors import ConfigError
-from pixelwise.losses.mix import parse
+from pixelwise.losses.criterion import Recipe
+from pixelwise.losses.mix import Mix, parse
 from pixelwise.losses.weights import class_weights
 from pixelwise.tasks import Instance, Panoptic, Semantic
 from pixelwise.training.memory import activation_bytes, fit_batch, memory_limit
@@ -80,7 +82,8 @@ def make_plan(settings: TrainSettings, dataset: DataSet, stats: Statistics, imag
     workers = settings.workers
     if workers is None:
         workers = 0 if cores == 1 else 1 if kind == "cpu" else min(8, cores - 1)
-    lr, cache = settings.lr or RATES[settings.optim.name], _cache(settings, dataset, stats, images)
+    rates = RATES | getattr(_module(settings), "LR", {})
+    lr, cache = settings.lr or rates[settings.optim.name], _cache(settings, dataset, stats, images)
     return Plan(crop, batch, epochs, minutes, lr, workers, cache, every, str(device), precision, tuple(said))
 
 
@@ -141,12 +144,44 @@ def probe(plan: Plan, dataset: DataSet, task: Task) -> Batch:
 
 def check_words(settings: TrainSettings) -> None:
     """Loss, model and options, before any data is read. Raises ConfigError."""
-    mix = parse(settings.loss)
-    if settings.class_weights != "none" and not mix.takes_class_weights:
-        raise ConfigError(f"--class-weights {settings.class_weights}: no term of --loss {mix} takes them; "
-                          "add ce, focal, ohem or topk.")  # fmt: skip
+    mix = mix_of(settings)
+    if settings.class_weights != "none" and (mix is None or not mix.takes_class_weights):
+        hint = "add ce, focal, ohem or topk" if mix else f"{settings.model} has losses of its own"
+        raise ConfigError(f"--class-weights {settings.class_weights}: no term of the loss {mix or ''} takes them; "
+                          f"{hint}.")  # fmt: skip
     with torch.device("meta"):  # built without memory or time
         create_model(settings.model, classes=2, **parse_options(settings.options))
+
+
+def _module(settings: TrainSettings) -> Any:
+    """The model's file: what it says beside its net (LOSS, TASKS, LR)."""
+    return load("models", split_variant(settings.model)[0])
+
+
+def mix_of(settings: TrainSettings) -> Mix | None:
+    """The losses over the classes of pixels: as asked, or the net's own; None for a net that labels no pixels.
+
+    Raises ConfigError for losses that are asked of such a net.
+    """
+    own = getattr(_module(settings), "LOSS", "ce+dice")
+    if own is None and settings.loss is not None:
+        raise ConfigError(f"--loss {settings.loss}: {settings.model} gives no class to each pixel, and has losses of "
+                          "its own. Leave --loss out.")  # fmt: skip
+    return None if own is None else parse(settings.loss or own)
+
+
+def recipe_of(settings: TrainSettings, task: Task, stats: Statistics) -> Recipe:
+    """How outputs become a loss, from the settings and the training split."""
+    mix = mix_of(settings)
+    return Recipe() if mix is None else Recipe(mix, weights_of(settings, task, stats))
+
+
+def check_task(settings: TrainSettings, task: Task) -> None:
+    """Raises ConfigError for a net that cannot be trained for a task."""
+    tasks = getattr(_module(settings), "TASKS", None)
+    if tasks is not None and task.name not in tasks:
+        raise ConfigError(f"{settings.model} is trained for the task {' or '.join(tasks)}, not {task.name}: choose "
+                          "another --model (`pixelwise list models`), or another --task.")  # fmt: skip
 
 
 def check_unscored(settings: TrainSettings) -> None:
@@ -182,6 +217,9 @@ def task_counts(task: Task, stats: Statistics) -> np.ndarray:
     return np.append(counts, rest) if task.classes.nothing else counts
 
 
-def model_options(settings: TrainSettings, dataset: DataSet) -> dict[str, Any]:
-    """The net's options: what the user gave, and the number of input channels."""
-    return {"channels": dataset.channels, **parse_options(settings.options)}
+def model_options(settings: TrainSettings, dataset: DataSet, task: Task) -> dict[str, Any]:
+    """The net's options: what the user gave, the number of input channels, and which labels are things if it asks."""
+    options: dict[str, Any] = {"channels": dataset.channels}
+    if "things" in inspect.signature(_module(settings).build).parameters:
+        options["things"] = np.flatnonzero(task.classes.is_thing).tolist()
+    return {**options, **parse_options(settings.options)}
