@@ -143,10 +143,33 @@ def test_a_score_equal_to_the_threshold_is_answered():
     assert len(make_task("instance", classes, score=0.71).decode(output, 0)) == 0
 
 
+def test_average_precision_sees_what_the_answer_leaves_out():
+    classes = Classes(names=["car"], things=["car"])
+    output = given(np.ones((2, 1, 3), bool), [[0.7], [0.2]], Merge("partition"))
+    task = make_task("instance", classes)
+    assert task.decode(output, 0).scores.tolist() == pytest.approx([0.7])
+    assert task.decode(output, 0).ids.shape[0] == 1
+    assert task.ranked(task.read(output, 0)).scores.tolist() == pytest.approx([0.7, 0.2])
+
+
+@pytest.mark.parametrize("rule", ["partition", "paint", "argmax"])
+def test_panoptic_things_below_their_own_threshold_are_not_answered(rule):
+    kind = float if rule == "argmax" else bool
+    masks = np.array([[[1, 1, 0, 0]], [[0, 0, 1, 0]], [[0, 0, 0, 1]]], kind)
+    scores = np.zeros((3, 4))
+    scores[0, 1], scores[1, 1], scores[2, 0] = 0.9, 0.6, 0.55  # two cars and sky
+    output = given(masks, scores, Merge(rule, 0.5, 0.5))
+    assert make_task("panoptic", CLASSES).decode(output, 0).ids.tolist() == [[[0, 0, 1, 2]]]
+    found = make_task("panoptic", CLASSES, score=0.7).decode(output, 0)
+    assert found.ids.tolist() == [[[0, 0, UNKNOWN, 1]]]
+    assert found.labels.tolist() == [1, 0]
+    assert len(make_task("panoptic", CLASSES, score=0.6).decode(output, 0)) == 3
+
+
 def test_an_output_may_limit_its_instances():
     classes = Classes(names=["car", "person"], things=["car", "person"])
     masks, scores = np.ones((3, 1, 2), bool), [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]
-    task = make_task("instance", classes)
+    task = make_task("instance", classes, score=0.0)
     assert len(task.decode(given(masks, scores, Merge("argmax")), 0)) == 6
     found = task.decode(given(masks, scores, Merge("argmax", best=2)), 0)
     assert found.scores.tolist() == pytest.approx([0.6, 0.5])
@@ -155,7 +178,7 @@ def test_an_output_may_limit_its_instances():
 def test_soft_masks_scale_an_instances_score():
     classes = Classes(names=["car", "person"], things=["car", "person"])
     output = given([[[0.9, 0.7, 0.2]]], [[0.5, 0.4]], Merge("argmax"))
-    found = make_task("instance", classes).decode(output, 0)
+    found = make_task("instance", classes, score=0.0).decode(output, 0)
     assert found.labels.tolist() == [0, 1]
     assert found.scores.tolist() == pytest.approx([0.4, 0.32])
     assert found.areas.tolist() == [2.0, 2.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
@@ -13,7 +14,11 @@ from pixelwise.core.segments import Segments
 
 
 class Metric(Protocol):
-    """Counts over a data set: exact in any number of processes because counts merge."""
+    """Counts over a data set: exact in any number of processes because counts merge.
+
+    One with the attribute `ranked = True` wants every object that was found with its score, as average precision does;
+    the others see the task's answer.
+    """
 
     def update(self, prediction: Segments, truth: Segments, index: int | None = None) -> None: ...
 
@@ -22,8 +27,45 @@ class Metric(Protocol):
     def compute(self) -> dict[str, Any]: ...
 
 
+class Chooser(Protocol):
+    """Tries a task's thresholds on images with truth; counts merge as those of a metric.
+
+    `compute` gives a Choice. `most`: at most so many images of a split are looked at, spread evenly; None: all.
+    """
+
+    most: int | None
+
+    def update(self, reading: Any, truth: Segments) -> None: ...
+
+    def merge(self, other: Any) -> None: ...
+
+    def compute(self) -> Choice: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Thresholds that were chosen on data.
+
+    thresholds   the task's options
+    score        what they reach there, and `default` what the task's own defaults reach, in 0..1; NaN without objects
+    what         which score that is
+    images       that were looked at
+    """
+
+    thresholds: dict[str, float]
+    score: float
+    default: float
+    what: str
+    images: int
+
+
 class Task(Protocol):
-    """What is asked of a net: the truth as this task sees it, how an output is read, how it is scored."""
+    """What is asked of a net: the truth as this task sees it, how an output is read, how it is scored.
+
+    `decode` is the answer, `decide(read(output, i))`: `read` is what costs, `decide` applies the task's thresholds.
+    `ranked` is what average precision sees of a reading. `chooser` makes what chooses the thresholds, where there are
+    some.
+    """
 
     name: ClassVar[str]
     primary: ClassVar[str]  # the key of the score that picks the best model; larger is better
@@ -33,7 +75,15 @@ class Task(Protocol):
 
     def view(self, truth: Segments) -> Segments: ...
 
+    def read(self, output: Output, i: int) -> Any: ...
+
+    def decide(self, reading: Any) -> Segments: ...
+
     def decode(self, output: Output, i: int) -> Segments: ...
+
+    def ranked(self, reading: Any) -> Segments: ...
+
+    def chooser(self) -> Chooser | None: ...
 
     def metric(self) -> Metric: ...
 

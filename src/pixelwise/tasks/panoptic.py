@@ -12,16 +12,21 @@ from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Candidates, Output
 from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, look_up, smallest_int
 from pixelwise.metrics.panoptic import PanopticQuality
+from pixelwise.tasks.thresholds import PanopticThresholds
 
 
 @dataclass(frozen=True)
 class Panoptic:
     """Reads `candidates`, joins them by the rule they bring; stuff of a class is one segment.
 
+    score     things whose score is below it are not answered; None: what the rule says (`Merge.score`), all where the
+              candidates are a partition. What such a thing would have covered goes to others, or is unknown.
     min_area  things below it, in pixels, are not answered
+              Training chooses both on the validation split, see `thresholds`; without one these stand.
     """
 
     classes: Classes
+    score: float | None = None
     min_area: int = 0
     name: ClassVar[str] = "panoptic"
     primary: ClassVar[str] = "pq"
@@ -39,28 +44,48 @@ class Panoptic:
         joined = Segments(look_up(lookup, truth.row_map()), **columns)
         return joined.keep((merged == torch.arange(len(truth), device=labels.device)).nonzero()[:, 0])
 
-    def decode(self, output: Output, i: int) -> Segments:
-        found = output.candidates(i)
-        k = len(self.classes)
+    def read(self, output: Output, i: int) -> Candidates:
+        return output.candidates(i)
+
+    def decide(self, reading: Candidates) -> Segments:
+        found, k = reading, len(self.classes)
         label = found.scores.argmax(1) if len(found.scores) else np.zeros(0, np.int64)
         score = found.scores.max(1) if len(found.scores) else np.zeros(0, np.float32)
-        owner = RULES[found.merge.rule](found, label, score)  # [H, W] candidate, NOTHING or UNKNOWN
+        owner = RULES[found.merge.rule](found, score, self.sure(found, label, score))  # [H, W] row, NOTHING or UNKNOWN
         nothing = np.append(label >= k, [False, False])  # the channel past the classes; the marks index from the end
         owner = np.where(nothing[owner], NOTHING, owner)
         return self._segments(owner, label, score, found)
 
+    def sure(self, found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarray:
+        """[Q] bool: candidates that may be answered, by the rule's own threshold or, for things, by `score`."""
+        rules = {"partition": np.ones(len(score), bool), "paint": score >= found.merge.score,
+                 "argmax": score > found.merge.score}  # fmt: skip
+        own = rules[found.merge.rule]
+        return own if self.score is None else np.where(self.thing(label), score >= self.score, own)
+
+    def thing(self, label: np.ndarray) -> np.ndarray:
+        """[Q] bool; the channel past the classes is none."""
+        return np.append(self.classes.is_thing, False)[np.minimum(label, len(self.classes))]
+
+    def decode(self, output: Output, i: int) -> Segments:
+        return self.decide(self.read(output, i))
+
+    def ranked(self, reading: Candidates) -> Segments:
+        return self.decide(reading)
+
+    def chooser(self) -> PanopticThresholds:
+        return PanopticThresholds(self)
+
     def _segments(self, owner: np.ndarray, label: np.ndarray, score: np.ndarray, found: Candidates) -> Segments:
         """Joins stuff of a class, drops what is too small, numbers the rest."""
-        thing = np.append(self.classes.is_thing, False)
-        merged = np.arange(len(label))
-        for k in np.unique(label):
-            if not thing[min(k, len(thing) - 1)]:
-                merged[label == k] = np.flatnonzero(label == k)[0]
+        thing, merged = self.thing(label), np.arange(len(label))
+        for k in np.unique(label[~thing]):
+            merged[label == k] = np.flatnonzero(label == k)[0]
         pixels = np.bincount(owner[owner >= 0], minlength=len(label))
         owner = np.append(merged, [UNKNOWN, NOTHING])[owner]
         areas = np.bincount(merged, pixels, minlength=len(label))
         score = np.bincount(merged, pixels * score, minlength=len(label)) / np.maximum(areas, 1)  # joined ones by area
-        least = np.where(thing[np.minimum(label, len(thing) - 1)], self.min_area, found.merge.stuff_area).clip(1)
+        least = np.where(thing, self.min_area, found.merge.stuff_area).clip(1)
         rows = np.flatnonzero(areas >= least)
         lookup = np.full(len(label) + 2, UNKNOWN, np.int32)
         lookup[rows], lookup[-1] = np.arange(len(rows)), NOTHING
@@ -71,18 +96,18 @@ class Panoptic:
         return PanopticQuality(self.classes)
 
 
-def _partition(found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarray:
+def _partition(found: Candidates, score: np.ndarray, sure: np.ndarray) -> np.ndarray:
     owner = np.full(found.size, NOTHING, np.int32)
     for q, ((x0, y0, x1, y1), crop) in enumerate(zip(found.boxes.tolist(), found.crops)):
-        owner[y0:y1, x0:x1][crop if crop.dtype == bool else crop > 0.5] = q
+        owner[y0:y1, x0:x1][crop if crop.dtype == bool else crop > 0.5] = q if sure[q] else UNKNOWN
     return owner
 
 
-def _paint(found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarray:
+def _paint(found: Candidates, score: np.ndarray, sure: np.ndarray) -> np.ndarray:
     owner = np.full(found.size, UNKNOWN, np.int32)
     for q in np.argsort(-score, kind="stable"):
-        if score[q] < found.merge.score:
-            break
+        if not sure[q]:
+            continue
         x0, y0, x1, y1 = found.boxes[q]
         crop = found.crops[q] if found.crops[q].dtype == bool else found.crops[q] > 0.5
         free = crop & (owner[y0:y1, x0:x1] < 0)
@@ -91,17 +116,17 @@ def _paint(found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarra
     return owner
 
 
-def _argmax(found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarray:
+def _argmax(found: Candidates, score: np.ndarray, sure: np.ndarray) -> np.ndarray:
     owner, best = np.full(found.size, UNKNOWN, np.int32), np.zeros(found.size, np.float32)
     none = 1 - found.scores.sum(1)  # what the softmax leaves for "no segment"
-    sure = np.flatnonzero((score > found.merge.score) & (score > none))
-    for q in sure:
+    rows = np.flatnonzero(sure & (score > none))
+    for q in rows:
         x0, y0, x1, y1 = found.boxes[q]
         value = score[q] * found.crops[q]
         wins = value > best[y0:y1, x0:x1]
         best[y0:y1, x0:x1][wins] = value[wins]
         owner[y0:y1, x0:x1][wins] = q
-    for q in sure:  # a segment whose own mask is mostly taken by others is dropped; so is what lies outside its mask
+    for q in rows:  # a segment whose own mask is mostly taken by others is dropped; so is what lies outside its mask
         x0, y0, x1, y1 = found.boxes[q]
         window, own = owner[y0:y1, x0:x1], found.crops[q] >= 0.5
         won = (window == q) & own

@@ -25,10 +25,22 @@ class Semantic:
         """One row per class, in the classes' order."""
         return by_class(truth, len(self.classes))
 
-    def decode(self, output: Output, i: int) -> Segments:
+    def read(self, output: Output, i: int) -> Segments:
         labels = output.class_map(i)
         rows = torch.where(labels >= len(self.classes), NOTHING, labels).to(smallest_int(len(self.classes)))
         return Segments(rows, torch.arange(len(self.classes), device=rows.device))
+
+    def decide(self, reading: Segments) -> Segments:
+        return reading
+
+    def decode(self, output: Output, i: int) -> Segments:
+        return self.read(output, i)
+
+    def ranked(self, reading: Segments) -> Segments:
+        return reading
+
+    def chooser(self) -> None:
+        """There is no threshold: the largest score wins."""
 
     def metric(self) -> ConfusionMatrix:
         return ConfusionMatrix(len(self.classes))
