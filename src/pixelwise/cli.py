@@ -1,4 +1,4 @@
-"""The command line: `pixelwise check | train | evaluate | predict | list`. Heavy imports wait until they are needed."""
+"""The command line: `pixelwise check | train | evaluate | predict | import | list`. Heavy imports wait for their use."""
 
 from __future__ import annotations
 
@@ -94,6 +94,22 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Import:
+    """Make a model file of weights that others trained: torchvision's, detectron2's and others' checkpoints."""
+
+    checkpoint: Annotated[Path, Positional]
+    """A .pth, .pt, .safetensors or .pkl file. Nothing in it is run."""
+    out: Path = Path("model.safetensors")
+    """The model file to write."""
+    classes: Path | None = None
+    """Class table (classes.txt) in the order of the net's labels; published label sets need none."""
+    architecture: str | None = None
+    """Which net it is of; found by its keys by default."""
+    options: tuple[str, ...] = ()
+    """Options of the net over those that the shapes tell, such as keep=300."""
+
+
+@dataclass(frozen=True)
 class List:
     """List what there is."""
 
@@ -106,6 +122,7 @@ Command = (
     | Annotated[TrainSettings, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
 
@@ -225,6 +242,16 @@ def _predict(command: Predict) -> int:
     return 1 if run.failed else 0
 
 
+def _import(command: Import) -> int:
+    from pixelwise.checkpoints import import_checkpoint
+
+    options = parse_options(command.options)
+    made = import_checkpoint(command.checkpoint, command.out, classes=command.classes,
+                             architecture=command.architecture, **options)  # fmt: skip
+    print("\n".join(made.lines()))
+    return 0
+
+
 def _list(command: List) -> int:
     from pixelwise.listing import table
 
@@ -232,4 +259,5 @@ def _list(command: List) -> int:
     return 0
 
 
-RUN: dict[type, Any] = {Check: _check, TrainSettings: _train, Evaluate: _evaluate, Predict: _predict, List: _list}
+RUN: dict[type, Any] = {Check: _check, TrainSettings: _train, Evaluate: _evaluate, Predict: _predict, Import: _import,
+                        List: _list}  # fmt: skip
