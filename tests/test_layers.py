@@ -24,7 +24,7 @@ LAYERS = (
     {"core"},
     {"nn", "losses", "metrics"},
     {"models", "tasks", "data"},
-    {"objectives", "views", "engines"},
+    {"objectives", "views", "engines", "checkpoints"},
     {"prediction"},
     {"evaluation"},
     {"report"},

@@ -30,7 +30,7 @@ class Dialect:
     options        the file's tensors by their foreign names -> options of `build`, `classes` among them
     preprocessing  what the published weights expect of an image: channel order, mean, deviation, size rule
     task           the task such weights were trained for
-    labels         {`classes`: name of the table in core/labels.py} where the published label sets are known
+    labels         {`classes`: a name of `data.labels.label_set`} where the published label sets are known
     change         (our name, tensor) -> tensor in our layout, e.g. background moved from first to last; None: as it is
     """
 
