@@ -1,4 +1,4 @@
-"""The command line: `pixelwise check | train | evaluate | predict | import | list`. Heavy imports wait for their use."""
+"""The command line: `pixelwise check | train | evaluate | predict | import | list`. Heavy imports wait for use."""
 
 from __future__ import annotations
 
