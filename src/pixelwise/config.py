@@ -142,6 +142,9 @@ class DataSettings:
     """Draw images with rare classes more often (repeat factors, LVIS)."""
     cache: bool | None = None
     """Keep decoded images in memory; by default where they take less than 1 GB."""
+    percentiles: tuple[float, float] | None = None
+    """Stretch each image from these percentiles of its own values, such as 1 99.8, in place of normalising all alike:
+    for pictures of very different brightness, as microscopes give."""
 
 
 @dataclass(frozen=True)

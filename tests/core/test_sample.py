@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pixelwise.core.outputs import Frame
-from pixelwise.core.sample import Preprocessing, Sample, collate, image_tensor
+from pixelwise.core.sample import Preprocessing, Sample, collate, image_tensor, percentiles
 from pixelwise.core.segments import Segments
 from pixelwise.errors import DataError, ModelFileError
 
@@ -129,3 +129,32 @@ def test_preprocessing_comes_back_from_json():
 def test_malformed_preprocessing_is_refused(data, message):
     with pytest.raises(ModelFileError, match=message):
         Preprocessing.from_dict(data)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_percentiles_are_numpys(dtype):
+    rng = np.random.default_rng(0)
+    stored = rng.integers(0, np.iinfo(dtype).max, (3, 2, 17, 23)).astype(dtype)
+    stored[1] = 7
+    stored[2] = rng.integers(3, 5, (2, 17, 23))
+    wanted = (0, 1, 37.5, 99.8, 100)
+    expected = np.stack([np.percentile(image, wanted) for image in stored], 1)
+    np.testing.assert_allclose(percentiles(torch.from_numpy(stored), wanted), expected, rtol=1e-6)
+
+
+def test_dim_images_are_stretched_like_bright_ones():
+    bright = torch.arange(200, dtype=torch.uint8).view(1, 1, 10, 20)
+    both = torch.cat([bright, bright // 10 + 3, torch.full_like(bright, 9)])
+    made = Preprocessing(channels=1, order="L", mean=(0,), std=(1,), percentiles=(0, 100))
+    stretched = made(both)
+    torch.testing.assert_close(stretched[0], bright[0] / 199)
+    torch.testing.assert_close(stretched[1], (bright[0] // 10) / 19)
+    assert (stretched[2] == 0).all()  # an even image stays even
+    assert Preprocessing.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    assert "percentiles" not in Preprocessing().to_dict()
+
+
+@pytest.mark.parametrize("wrong", [(5, 5), (-1, 99), (1, 101), (1,), (float("nan"), 99)])
+def test_percentiles_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ModelFileError, match="percentiles"):
+        Preprocessing(percentiles=wrong)

@@ -52,6 +52,8 @@ class Preprocessing:
               first; the order "BGR" turns them round for nets that were trained so
     range     the stored value that becomes 1.0 (255 for 8 bit, 65535 for 16 bit)
     mean, std per channel in the net's order, in units of that range: x = (stored / range - mean) / std
+    percentiles  (low, high) in 0..100: the image's own percentiles over all channels stand for 0 and 1, in place of 0
+              and `range`, so that dim images look like bright ones; in training those of the crop. None: not
     size      to which size images are brought, None: their own. Prediction and evaluation resize (`views.look`), after
               normalising; training does not: its scale is that of its crops
     """
@@ -61,6 +63,7 @@ class Preprocessing:
     range: float = 255.0
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    percentiles: tuple[float, float] | None = None
     size: SizeRule | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +74,11 @@ class Preprocessing:
                 raise ModelFileError(f"preprocessing: {self.channels} channels but {len(values)} values of {name}.")
         if not (self.channels > 0 and self.range > 0 and all(s > 0 for s in self.std)):  # a NaN is refused too
             raise ModelFileError(f"preprocessing: std {self.std} and range {self.range} must be above 0.")
+        if self.percentiles is not None:
+            own = tuple(float(p) for p in self.percentiles)
+            object.__setattr__(self, "percentiles", own)
+            if len(own) != 2 or not 0 <= own[0] < own[1] <= 100:
+                raise ModelFileError(f"preprocessing: percentiles {own} must be two that rise, within 0..100.")
         if self.order == "BGR" and self.channels != 3:
             raise ModelFileError(f"preprocessing: the order BGR is that of 3 channels, not of {self.channels}.")
 
@@ -84,16 +92,20 @@ class Preprocessing:
                 f"images have {images.shape[1]} channels, the net takes {self.channels} ({self.order or 'unnamed'}): "
                 "convert them, or use a model that was trained on such images."
             )
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * self.range
-        scale = 1.0 / (torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * self.range)
+        low, width = 0.0, torch.tensor(self.range, device=images.device)
+        if self.percentiles is not None:
+            low, high = (v.view(-1, 1, 1, 1) for v in percentiles(images, self.percentiles))
+            width = (high - low).clamp_min(1.0)  # an even image stays even
+        mean = low + torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * width
+        scale = 1.0 / (torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * width)
         images = images.to(torch.int32).float() if images.dtype == torch.uint16 else images.float()
         images = images.flip(1) if self.order == "BGR" else images
         return (images - mean) * scale
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; a size rule only where there is one, so that older versions open what they understand."""
+        """Plain JSON values; later fields only where they say something, so that older versions open what they know."""
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {k: v for k, v in values.items() if k != "size" or v is not None}
+        return {k: v for k, v in values.items() if v is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Preprocessing:
@@ -108,6 +120,21 @@ class Preprocessing:
             if isinstance(error, ModelFileError):
                 raise
             raise ModelFileError(f"preprocessing cannot be made of {dict(data)}: {error}.") from error
+
+
+def percentiles(images: Tensor, wanted: Sequence[float]) -> Tensor:
+    """[P, B] float32 percentiles of whole images [B, C, H, W] as stored, linear between neighbours as in NumPy.
+
+    Counted, which for stored values is exact and many times faster than sorting.
+    """
+    found = []
+    for image in images.flatten(1).int():
+        below = torch.bincount(image).cumsum(0)  # [V] how many values are at most v
+        place = torch.tensor(wanted, dtype=torch.float64, device=image.device) / 100 * (len(image) - 1)
+        under, over = (torch.searchsorted(below, place.floor().long() + k, side="left") for k in (1, 2))
+        over = torch.minimum(over, torch.searchsorted(below, below[-1:]))
+        found.append(under + (over - under) * place.frac())
+    return torch.stack(found, 1).float()
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from pixelwise.core.machine import describe, pick_device, pick_precision
 from pixelwise.core.modelfile import ModelCard, load_weights_into, save_model
 from pixelwise.core.registry import create_model
 from pixelwise.core.sample import Batch
+from pixelwise.core.types import Choice
 from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.doctor import admit
 from pixelwise.data.loader import make_loader
@@ -103,7 +104,7 @@ class Training:
 
     def _build_net(self) -> None:
         s, say = self.settings, self.log.say
-        self.preprocessing = plans.preprocessing_of(self.dataset, self.stats)
+        self.preprocessing = plans.preprocessing_of(s, self.dataset, self.stats)
         self.options = plans.model_options(s, self.dataset, self.task)
         net = self._create()
         if s.weights is not None and not self.resumes:
@@ -184,6 +185,7 @@ class Training:
                     self._save_state()
         self.loader.close()
         self.log.say(f"finished  {many(at.step, 'step')}, {many(at.epoch, 'epoch')} in {clock(at.elapsed)}")
+        folder.say_thresholds(self.log.say, self.out / "model.safetensors", self.task)
         report = folder.write_report(self.out) if self.world.first and s.report else None
         return Run(self.out, self.out / "model.safetensors", at.best_scores or {}, True, report)
 
@@ -290,17 +292,20 @@ class Training:
         check_finite(weights, self.plan.lr)
         self.scored.load_state_dict(weights)
         scores: dict[str, Any] = {}
+        choice: Choice | None = None
         better = True
         if self.val_records:
             begin, wants_loss = time.monotonic(), self.settings.monitor == "loss"
             with memory_limit("An image to validate is too much at full size: use smaller images or a smaller model."):
                 scores = evaluate_split(self.scored, self.dataset, self.val_records, self.task, self.preprocessing,
                                         device=self.device, precision=self.precision, workers=self.plan.workers,
-                                        rank=self.world.rank, world=self.world.size,
+                                        rank=self.world.rank, world=self.world.size, choose=True,
                                         loss=self._loss if wants_loss else None)  # fmt: skip
             self.at.last_evaluation = time.monotonic() - begin
+            choice = scores.pop("choice", None)
+            self.at.thresholds = dict(choice.thresholds) if choice else {}
             better = self._judge(scores)
-        card = self._card(scores)
+        card = self._card(scores, choice)
         if self.world.first:
             save_model(self.out / "last.safetensors", self.scored, card)
             if better or not (self.out / "model.safetensors").exists():
@@ -332,14 +337,16 @@ class Training:
         """What is scored and saved: the running average, or the weights themselves where none is kept."""
         return self.world.whole(self.average.values or self.net.state_dict())
 
-    def _card(self, scores: dict[str, Any]) -> ModelCard:
+    def _card(self, scores: dict[str, Any], choice: Choice | None = None) -> ModelCard:
         s, at = self.settings, self.at
         training = {"scores": numbers(scores), "epoch": at.epoch, "step": at.step, "crop": list(self.plan.crop),
                     "images": len(self.train_records), "minutes": round(at.elapsed / 60, 2),
                     "loss": str(plans.mix_of(s) or ""), "seed": s.seed}  # fmt: skip
+        if choice is not None:
+            training["choice"] = asdict(choice)
         return ModelCard(architecture=s.model, outputs=self.task.classes.channels, classes=self.dataset.classes,
                          task=self.task.name, preprocessing=self.preprocessing, options=self.options,
-                         training=training)  # fmt: skip
+                         thresholds=dict(at.thresholds), training=training)  # fmt: skip
 
     def _show(self, losses: dict[str, float]) -> None:
         """The bar at each batch, a line in the log at some."""

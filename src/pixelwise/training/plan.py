@@ -55,12 +55,16 @@ class Plan:
         return cls(**{**data, "crop": tuple(data["crop"]), "said": tuple(data["said"])})
 
 
-def preprocessing_of(dataset: DataSet, stats: Statistics) -> Preprocessing:
-    """Channels, range, mean and deviation from the data."""
+def preprocessing_of(settings: TrainSettings, dataset: DataSet, stats: Statistics) -> Preprocessing:
+    """Channels, range, mean and deviation from the data; where each image has its own range, that is all."""
     names = {1: "L", 3: "RGB"}
+    channels, order, own = dataset.channels, names.get(dataset.channels, ""), settings.dataset.percentiles
+    if own is not None:
+        return Preprocessing(channels=channels, order=order, mean=(0.0,) * channels, std=(1.0,) * channels,
+                             percentiles=own)  # fmt: skip
     std = tuple(max(float(s), 1e-3) for s in stats.std)
     top = 255.0 if dataset.dtype == "uint8" else 65535.0
-    return Preprocessing(channels=dataset.channels, order=names.get(dataset.channels, ""), range=top,
+    return Preprocessing(channels=channels, order=order, range=top,
                          mean=tuple(float(m) for m in stats.mean), std=std)  # fmt: skip
 
 
