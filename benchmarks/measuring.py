@@ -1,0 +1,92 @@
+"""What the benchmarks on real data share: a user's commands, a split to choose by, results as JSON and a table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def pixelwise(*words: object) -> None:
+    """Runs the command line as a user would, and stops where it fails."""
+    print("$ pixelwise " + " ".join(map(str, words)), flush=True)
+    subprocess.run([sys.executable, "-m", "pixelwise", *map(str, words)], check=True)
+
+
+def hold_out(data: Path, out: Path, *, every: int, test: str) -> Path:
+    """A folder of links to `data` whose `val` is every so many-th image of its `train`, and whose `test` is `test`.
+
+    So the best weights and thresholds are chosen on images that are not scored.
+    """
+    if out.exists():
+        shutil.rmtree(out)
+    (out / "splits").mkdir(parents=True)
+    for part in data.iterdir():
+        if part.name != "splits":
+            (out / part.name).symlink_to(part.resolve())
+    names = (data / "splits" / "train.txt").read_text().split("\n")
+    names = [name for name in names if name.strip()]
+    chosen = names[every // 2 :: every]
+    splits = {"train": [n for n in names if n not in chosen], "val": chosen}
+    splits["test"] = (data / "splits" / f"{test}.txt").read_text().split("\n")
+    for split, listed in splits.items():
+        (out / "splits" / f"{split}.txt").write_text("\n".join(n for n in listed if n.strip()) + "\n")
+    return out
+
+
+def train(data: Path, out: Path, minutes: float, words: Sequence[str]) -> float:
+    """Trains by the command line; returns the minutes it took."""
+    if out.exists():
+        shutil.rmtree(out)
+    begin = time.monotonic()
+    pixelwise("train", data, "--out", out, "--minutes", f"{minutes:g}", *words)
+    return (time.monotonic() - begin) / 60
+
+
+def scores(model: Path, data: Path, out: Path, *words: str) -> dict[str, Any]:
+    """Evaluates by the command line; returns what stands in scores.json but paths and single images."""
+    pixelwise("evaluate", model, data, "--out", out, *words)
+    found = json.loads((out / "scores.json").read_text())
+    return {key: value for key, value in found.items() if key not in ("per_image", "model", "data")}
+
+
+def write(name: str, out: Path, minutes: float, command: str, found: Mapping[str, Any]) -> None:
+    """results/NAME.json: the scores, and on what, when and how they were taken."""
+    about = json.loads((out / "run.json").read_text())
+    result = {"name": name, "date": date.today().isoformat(), "machine": about["machine"],
+              "minutes": round(minutes, 1), "command": command, "git": about["git"], "versions": about["versions"],
+              "scores": found}  # fmt: skip
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def table(prefix: str, title: str, columns: Mapping[str, Callable[[Mapping[str, Any]], float | None]]) -> None:
+    """results/PREFIX.md: a row for each results/PREFIX-*.json; `columns` read a result, in percent."""
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{prefix}-*.json"))]
+    heads = ["run", "minutes", *columns, "machine", "date", "command"]
+    lines = [f"# {title}", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for result in results:
+        values = [read(result["scores"]) for read in columns.values()]
+        percents = ["-" if value is None else f"{100 * value:.1f}" for value in values]
+        name = result["name"].removeprefix(f"{prefix}-")
+        cells = [name, f"{result['minutes']}", *percents, result["machine"], result["date"], f"`{result['command']}`"]
+        lines.append("| " + " | ".join(cells) + " |")
+    path = RESULTS / f"{prefix}.md"
+    path.write_text("\n".join(lines) + "\n")
+    print(path)
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A script's own words, and those behind `--`, which go to `pixelwise train`."""
+    if "--" not in words:
+        return list(words), []
+    at = list(words).index("--")
+    return list(words[:at]), list(words[at + 1 :])
