@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import pixelwise
+from pixelwise.core.classes import Classes
 from pixelwise.core.modelfile import load_model
 from pixelwise.errors import ConfigError, ImageError, ModelFileError
 from pixelwise.prediction import load
@@ -39,6 +40,28 @@ def test_any_size_and_task(models, size, task):
     segments = load(models[task], "cpu")(RNG.integers(0, 256, (*size, 3), dtype=np.uint8))
     assert segments.size == size
     assert (segments.labels < len(load(models[task]).task.classes)).all()
+
+
+@pytest.mark.parametrize("trained", ["panoptic", "semantic"])
+def test_one_net_answers_every_task(tmp_path, write_model, trained):
+    """What a panoptic net says of instances and classes is what its maps hold; a semantic one has its components."""
+    classes = Classes(names=["road", "person", "sky"], things=["sky"], void=(255,))
+    path = write_model(tmp_path / "m.safetensors", task=trained, classes=classes)
+    image = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    whole, labels = (load(path, "cpu", task=task)(image) for task in ("panoptic", "semantic"))
+    objects = load(path, "cpu", task="instance")
+    found = objects(image)
+    assert torch.equal(whole.class_map(), labels.class_map())
+    assert objects.task.classes.names == ("sky",)
+    assert len(found) == int((whole.labels == 2).sum()) > 0
+    assert torch.equal(found.row_map() >= 0, whole.class_map() == 2)
+
+
+def test_a_net_of_instances_does_not_know_stuff(models):
+    with pytest.raises(ConfigError, match=r"trained for instances, on person alone.*panoptic"):
+        load(models["instance"], "cpu", task="panoptic")
+    with pytest.raises(ConfigError, match="did you mean 'panoptic'"):
+        load(models["semantic"], "cpu", task="panoptik")
 
 
 def test_every_kind_of_input_gives_one_answer(predictor, tmp_path):
