@@ -60,7 +60,8 @@ def make_encoder(name: str = "resnet50", *, channels: int = 3, pretrained: bool 
     channels       of the input image; with pretrained weights the first layer is summed or repeated to fit
     pretrained     timm's weights, from the Hugging Face hub or its cache
     output_stride  8, 16 or 32: later stages are dilated instead of strided, where the net can
-    levels         the strides wanted, as the undilated net has them, e.g. (4, 8, 16, 32); None: all there are
+    levels         the strides wanted, as the undilated net has them, e.g. (4, 8, 16, 32); None: all there are. What
+                   lies behind the last one is not built.
     frozen_norm    batch norms keep their statistics and weights (`frozen_batch_norm`)
     Raises ConfigError for an unknown name (with the nearest), a net without a pyramid, a stride it cannot have, and
     weights that are not there.
@@ -74,10 +75,10 @@ def make_encoder(name: str = "resnet50", *, channels: int = 3, pretrained: bool 
         if stride not in plain:
             raise ConfigError(f"The encoder '{name}' has maps at strides {list(plain)}, none at {stride}.")
     picks = [len(plain) - 1 - plain[::-1].index(stride) for stride in wanted]  # the last of a stride, as dilated nets
-    body = _build(name, channels, pretrained, output_stride)
+    body = _build(name, channels, pretrained, output_stride, levels=max(picks) + 1)
     found = body.feature_info.reduction(), body.feature_info.channels()
     encoder = Encoder(body, [found[1][i] for i in picks], [found[0][i] for i in picks], picks, multiple)
-    if max(encoder.strides) > output_stride and output_stride < max(plain):
+    if max(encoder.strides) > output_stride and output_stride < max(wanted):
         raise ConfigError(f"The encoder '{name}' cannot be dilated to an output stride of {output_stride}; "
                           "ResNets, EfficientNets and MobileNets can.")  # fmt: skip
     if frozen_norm:
@@ -141,12 +142,15 @@ def _takes(body: nn.Module, height: int, width: int) -> bool:
     return True
 
 
-def _build(name: str, channels: int, pretrained: bool, output_stride: int) -> Any:
+def _build(name: str, channels: int, pretrained: bool, output_stride: int, levels: int | None = None) -> Any:
+    """timm's net; stages behind the first `levels` maps are left out."""
     import timm
 
     words: dict[str, Any] = {"features_only": True, "pretrained": pretrained, "in_chans": channels}
     if output_stride != 32:
         words["output_stride"] = output_stride
+    if levels is not None:
+        words["out_indices"] = tuple(range(levels))
     if family(name).startswith("swin_"):  # windows are padded: images of any size
         words["strict_img_size"] = False
     try:
