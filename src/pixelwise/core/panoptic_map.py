@@ -50,7 +50,7 @@ def from_panoptic(colours: Any, segments_info: Sequence[Mapping[str, Any]], clas
     table: dict[int, int] = {}
     rows: list[Mapping[str, Any]] = []
     for info in segments_info:
-        key, category = int(info["id"]), int(info["category_id"])
+        key, category = _numbers(info)
         if key in table or key in void:
             raise DataError(f"segments_info: the id {key} is there twice, or is 0, which stands for unknown.")
         if category in label_of:
@@ -61,16 +61,41 @@ def from_panoptic(colours: Any, segments_info: Sequence[Mapping[str, Any]], clas
         else:
             raise DataError(f"segments_info: segment {key} has the category {category}, neither a class nor void.")
     columns: dict[str, Any] = {"crowd": np.array([bool(info.get("iscrowd", 0)) for info in rows], bool)}
-    if all("area" in info for info in rows):
-        columns["given_areas"] = np.array([info["area"] for info in rows], np.float32)
-    if all("bbox" in info for info in rows):
-        x, y, w, h = np.array([info["bbox"] for info in rows], np.float32).reshape(-1, 4).T
+    if rows and all("area" in info for info in rows):
+        columns["given_areas"] = _floats([info["area"] for info in rows], "area", (len(rows),))
+    if rows and all("bbox" in info for info in rows):
+        x, y, w, h = _floats([info["bbox"] for info in rows], "bbox", (len(rows), 4)).T
         columns["given_boxes"] = np.stack([x, y, x + w, y + h], 1)
     segments = Segments.from_ids(ids, table, void=void, **columns)
     unseen = segments.keys[segments.pixel_counts == 0].tolist() if segments.keys is not None else []
     if unseen:
         raise DataError(f"segments_info: the ids {unseen[:5]} own no pixel of the map.")
     return segments
+
+
+def _numbers(info: Any) -> tuple[int, int]:
+    """The id and the category of a row of the table."""
+    try:
+        key, category = info["id"], info["category_id"]
+    except (TypeError, KeyError):
+        raise DataError(f"segments_info: the row {info!r:.80} lacks 'id' or 'category_id'.") from None
+    if not all(isinstance(v, int | np.integer) for v in (key, category)) or not 0 <= key < 1 << 24:
+        raise DataError(
+            f"segments_info: id {key!r} and category_id {category!r} must be whole numbers, ids below 2^24."
+        )
+    return int(key), int(category)
+
+
+def _floats(values: list[Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        found = np.array(values, np.float32)
+    except (TypeError, ValueError):
+        found = np.zeros(0, np.float32)
+    if found.shape != shape or not np.isfinite(found).all():
+        raise DataError(
+            f"segments_info: '{name}' of some segment is no finite number (or not four of them, for a bbox)."
+        )
+    return found
 
 
 def to_panoptic(segments: Segments, classes: Classes) -> tuple[np.ndarray, list[dict[str, Any]]]:

@@ -24,6 +24,7 @@ from pixelwise.core.segments import Segments
 from pixelwise.errors import DataError
 
 FINE = 5  # COCO draws boundaries on a grid five times finer than the pixels
+BLOCK = 256  # edges that are compared with all others at a time
 MOST_POINTS = 1 << 25  # of one boundary on a grid; more means that the coordinates are no pixels
 
 Window = tuple[tuple[int, int, int, int], np.ndarray]  # box x0 y0 x1 y1 and the bool crop in it
@@ -207,19 +208,24 @@ def to_shapes(segments: Segments) -> list[list[list[np.ndarray]]]:
     return shapes
 
 
+def shape_window(shape: Sequence[Sequence[Any]], size: Sequence[int]) -> Window:
+    """The part of a shape inside an image of `size` (H, W), by `fill`; only the box around it is looked at.
+
+    Raises DataError for rings of fewer than three points or without numbers.
+    """
+    corners = np.concatenate([_ring(polygon[0]) for polygon in shape] or [np.zeros((1, 2))])
+    x0, y0 = np.floor(corners.min(0)).clip(0, (size[1], size[0])).astype(int).tolist()
+    x1, y1 = np.ceil(corners.max(0)).clip(0, (size[1], size[0])).astype(int).tolist()
+    near = [[_ring(points) - (x0, y0) for points in polygon] for polygon in shape]
+    return (x0, y0, x1, y1), fill(near, (y1 - y0, x1 - x0))
+
+
 def from_shapes(
     shapes: Sequence[Sequence[Sequence[Any]]], labels: Any, size: Sequence[int], **columns: Any
 ) -> Segments:
     """Segments from one shape per row, by `fill`; only the box around each is looked at."""
-    boxes, crops = [], []
-    for shape in shapes:
-        corners = np.concatenate([_ring(polygon[0]) for polygon in shape] or [np.zeros((1, 2))])
-        x0, y0 = np.floor(corners.min(0)).clip(0, (size[1], size[0])).astype(int)
-        x1, y1 = np.ceil(corners.max(0)).clip(0, (size[1], size[0])).astype(int)
-        near = [[_ring(points) - (x0, y0) for points in polygon] for polygon in shape]
-        boxes.append((x0, y0, x1, y1))
-        crops.append(fill(near, (y1 - y0, x1 - x0)))
-    return Segments.from_windows(boxes, crops, labels, size, **columns)
+    windows = [shape_window(shape, size) for shape in shapes]
+    return Segments.from_windows([w[0] for w in windows], [w[1] for w in windows], labels, size, **columns)
 
 
 def from_coco(segmentations: Sequence[Any], labels: Any, size: Sequence[int], **columns: Any) -> Segments:
@@ -229,11 +235,40 @@ def from_coco(segmentations: Sequence[Any], labels: Any, size: Sequence[int], **
     """
     boxes, crops = [], []
     for segmentation in segmentations:
-        read = _code_window if isinstance(segmentation, Mapping) else _union
-        box, crop = read(segmentation, size)
+        box, crop = coco_window(segmentation, size)
         boxes.append(box)
         crops.append(crop)
     return Segments.from_windows(boxes, crops, labels, size, **columns)
+
+
+def coco_window(segmentation: Any, size: Sequence[int]) -> Window:
+    """One annotation's `segmentation` as the box around its pixels and the bool crop in it. Raises as `from_coco`."""
+    if isinstance(segmentation, Mapping):
+        return _code_window(segmentation, size)
+    return _union(segmentation, size)
+
+
+def crosses_itself(ring: Any) -> bool:
+    """Whether two edges of a ring cross, each strictly between the ends of the other."""
+    start = _ring(ring)
+    end = np.roll(start, -1, 0)
+    low, high = np.minimum(start, end), np.maximum(start, end)
+    for at in range(0, len(start), BLOCK):  # [BLOCK, P] pairs of edges at a time
+        some = slice(at, at + BLOCK)
+        meet = ((low[some, None] < high[None]) & (high[some, None] > low[None])).all(2)
+        i, j = np.nonzero(meet)
+        i += at
+        i, j = i[i < j], j[i < j]
+        apart = _side(start[i], end[i], start[j]) * _side(start[i], end[i], end[j]) < 0
+        if (apart & (_side(start[j], end[j], start[i]) * _side(start[j], end[j], end[i]) < 0)).any():
+            return True
+    return False
+
+
+def _side(a: np.ndarray, b: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """[E] -1, 0 or 1: on which side of the line a-b the point lies, all [E, 2]."""
+    (x, y), (u, v) = (b - a).T, (point - a).T
+    return np.sign(x * v - y * u)
 
 
 def _union(parts: Sequence[Any], size: Sequence[int]) -> Window:
@@ -251,6 +286,6 @@ def _union(parts: Sequence[Any], size: Sequence[int]) -> Window:
 
 
 def _code_window(code: Mapping[str, Any], size: Sequence[int]) -> Window:
-    if list(code["size"]) != list(size):
-        raise DataError(f"run-length code is for {list(code['size'])}, the image has {list(size)} (height, width).")
+    if "size" in code and code["size"] != list(size):
+        raise DataError(f"run-length code is for {code['size']}, the image has {list(size)} (height, width).")
     return rle.decode_window(code)

@@ -104,9 +104,18 @@ def decode_window(rle: Mapping[str, Any]) -> tuple[tuple[int, int, int, int], np
 
 def _read(rle: Mapping[str, Any]) -> tuple[np.ndarray, int, int]:
     """Runs int64, height, width, checked against each other."""
-    height, width = (int(v) for v in rle["size"])
-    counts = rle["counts"]
-    runs = np.array(unpack(counts) if isinstance(counts, (str, bytes)) else counts, dtype=np.int64)
+    try:
+        height, width = (int(v) for v in rle["size"])
+        counts = rle["counts"]
+        found = np.array(unpack(counts) if isinstance(counts, (str, bytes)) else counts)
+        runs = (found if found.size else found.astype(np.int64)).astype(np.int64, casting="safe").reshape(-1)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"run-length code {dict(rle)!s:.60} is malformed ({error}); expected 'size' [height, width] and 'counts', "
+            "a text or a list of whole numbers."
+        ) from None
     if runs.sum() != height * width or (runs < 0).any():
         got, expected = runs.sum(), height * width
         raise DataError(f"run-length code covers {got} pixels, its size {height}x{width} has {expected}.")

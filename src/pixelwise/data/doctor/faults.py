@@ -10,6 +10,7 @@ from typing import Any
 
 from pixelwise.data.doctor.kinds import KINDS, Severity
 
+LOOSE = 12  # details without a file that a message tells
 ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 
 
@@ -78,7 +79,8 @@ class Faults:
         files = [row for row in rows if row[0]]
         message = (kind.one if len(rows) == 1 else kind.many).format(n=f"{len(rows):,}")
         loose = [detail for name, detail in rows if not name and detail]
-        message += f": {'; '.join(loose)}" if loose else ""
+        message += f": {'; '.join(loose[:LOOSE])}" if loose else ""
+        message += f"; and {len(loose) - LOOSE:,} more" if len(loose) > LOOSE else ""
         words = {"root": str(self.root), "table": str(self.root / self.table), "aside": f"{self.root}-aside",
                  "file": str(self.root / files[0][0]) if files else ""}  # fmt: skip
         words |= self._words[code]

@@ -97,6 +97,8 @@ def _opened(root: Path, name: str, module: ModuleType, faults: Faults, options: 
     for path in _refused(dataset.unpaired, options):
         faults.add("image-without-mask", path)
     for fault in dataset.faults:
+        if fault.code == "image-missing" and options.get("missing") == "skip":
+            continue
         faults.add(fault.code, fault.path, fault.detail, **fault.words)
     return Inventory(root, name, dataset.splits, list(dataset.notes), dataset, options)
 

@@ -170,6 +170,12 @@ KINDS = {
         "{n} images with objects that own no pixel: nothing is learnt from them, and scoring counts them as missed",
         "Remove them, or draw them larger; detectron2 drops them from training.",
     ),
+    "area-differs": Kind(
+        "warning",
+        "1 panoptic map whose table gives other areas than the pixels have",
+        "{n} panoptic maps whose table gives other areas than the pixels have",
+        "Look whether map and table are of one export; scores count pixels.",
+    ),
     "outside": Kind(
         "warning",
         "1 image with polygons that leave it: the part inside counts",
@@ -177,7 +183,7 @@ KINDS = {
         "Look whether image and annotation belong together.",
     ),
     "self-crossing": Kind(
-        "warning",
+        "note",
         "1 image with polygons that cross themselves: crossing parts count by the format's rule",
         "{n} images with polygons that cross themselves: crossing parts count by the format's rule",
         "Draw them anew where the picture shows holes that are not there.",

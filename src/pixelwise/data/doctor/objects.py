@@ -14,7 +14,7 @@ NEIGHBOURS = np.ones((3, 3), bool)  # pixels that touch at a corner are of one p
 
 def look_at_objects(truth: Segments, record: Record, dataset: DataSet, *, thorough: bool) -> list[Fault]:
     """Faults of the single objects (things that are no crowd); `thorough` also looks for pieces."""
-    path = record.semantic or record.instances or record.image
+    path = record.instances or record.semantic or record.image
     labels, counts = truth.labels.numpy(), truth.pixel_counts.numpy()
     single = dataset.classes.is_thing[labels] & ~truth.crowd.numpy()
     faults = []
@@ -31,7 +31,7 @@ def look_at_objects(truth: Segments, record: Record, dataset: DataSet, *, thorou
         shared = int((truth.ids >= 0).sum() - (truth.ids >= 0).any(0).sum())
         faults.append(Fault("overlaps", path, f"{shared:,} pixels of several objects"))
     if thorough:
-        several = np.array([row for row in _in_pieces(truth, single & (counts > 1))], np.int64)
+        several = np.array(_in_pieces(truth, single & (counts > 1)), np.int64)
         if len(several):
             faults.append(Fault("pieces", path, _named(truth, several)))
     return faults
