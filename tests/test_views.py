@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Dense, Frame, Output, Queries
 from pixelwise.core.registry import create_model
+from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError
 from pixelwise.tasks import Panoptic, Semantic
 from pixelwise.views import NAMED, Joined, View, look, parse
@@ -159,6 +162,43 @@ def test_large_images_are_not_touched():
     look(net, images)
     assert torch.equal(net.seen[0], images)
     assert net.seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+# -- the size a net expects -------------------------------------------------------------------------------------------
+
+SIZES = [(37, 90), (90, 37), (64, 64), (300, 200), (20, 200)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_rule_resizes_as_torchvisions_detectors(size):
+    net, images = Pointwise(), torch.rand(2, 3, *size)
+    look(net, images, rule=SizeRule(short=80, long=133, rounding="floor", antialias=False))
+    theirs, _ = GeneralizedRCNNTransform(80, 133, [0.0] * 3, [1.0] * 3, size_divisible=1)(list(images))
+    assert torch.allclose(net.seen[0], theirs.tensors, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_rule_that_filters_resizes_as_pillow_does_for_detectron2(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    net, rule = Pointwise(), SizeRule(short=80, long=133)
+    look(net, torch.from_numpy(pixels).permute(2, 0, 1)[None].float(), rule=rule)
+    height, width = rule(*size)
+    theirs = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    assert np.abs(net.seen[0][0].permute(1, 2, 0).numpy() - theirs).max() <= 1.01  # Pillow rounds after each axis
+
+
+def test_answers_are_at_the_original_size_under_a_rule():
+    net, images = Pointwise(), torch.rand(1, 3, 40, 60)
+    output = look(net, images, rule=SizeRule(short=20, long=100))
+    assert output.frames == (Frame((40, 60), (20, 30), (0, 0, 20, 30)),)
+    assert output.probs(0).shape == (4, 40, 60)
+
+
+def test_a_rule_and_a_views_scale_are_one_step():
+    net, images = Pointwise(), torch.rand(1, 3, 40, 60)
+    look(net, images, (View(scale=1.5, mirrored=True),), SizeRule(short=80, long=200))
+    once = F.interpolate(images, size=(120, 180), mode="bilinear").flip(-1)
+    assert torch.allclose(net.seen[0], once, atol=1e-6)
 
 
 # -- names ------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 from pixelwise.core.outputs import Frame
 from pixelwise.core.sample import Preprocessing, Sample, collate, image_tensor, percentiles
 from pixelwise.core.segments import Segments
+from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import DataError, ModelFileError
 
 
@@ -158,3 +159,24 @@ def test_dim_images_are_stretched_like_bright_ones():
 def test_percentiles_that_cannot_be_are_refused(wrong):
     with pytest.raises(ModelFileError, match="percentiles"):
         Preprocessing(percentiles=wrong)
+
+
+def test_bgr_turns_the_channels_round():
+    images = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 3, 1, 1)
+    words = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "range": 1.0}
+    assert Preprocessing(order="BGR", **words)(images).flatten().tolist() == [30, 20, 10]
+    assert Preprocessing(order="RGB", **words)(images).flatten().tolist() == [10, 20, 30]
+    with pytest.raises(ModelFileError, match="BGR is that of 3 channels"):
+        Preprocessing(channels=1, order="BGR", mean=(0.0,), std=(1.0,))
+
+
+def test_preprocessing_with_and_without_a_size_rule_round_trips():
+    ruled = Preprocessing(order="BGR", size=SizeRule(short=800, long=1333, rounding="floor", antialias=False))
+    assert Preprocessing.from_dict(ruled.to_dict()) == ruled
+    plain = Preprocessing().to_dict()
+    assert "size" not in plain  # as older versions wrote it, and as they can read it
+    assert Preprocessing.from_dict(plain) == Preprocessing()
+    with pytest.raises(ModelFileError, match="size rule"):
+        Preprocessing.from_dict({**plain, "size": {"short": 3}})
+    with pytest.raises(ModelFileError, match="cannot be made"):
+        Preprocessing.from_dict({**plain, "size": 5})

@@ -1,5 +1,7 @@
 """`evaluate_split`: pooled at the original size, the same in one process and in two."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from pixelwise.core.outputs import Dense
 from pixelwise.core.registry import create_model
 from pixelwise.core.sample import Preprocessing, Sample, image_tensor
 from pixelwise.core.segments import UNKNOWN, Segments
+from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError, DataError, ImageError
 from pixelwise.evaluation import evaluate_split
 from pixelwise.evaluation.model import full_metrics
@@ -170,6 +173,22 @@ def test_loss_is_the_mean_over_images():
     assert found["loss"] == pytest.approx(ce + size, rel=1e-5)
     with pytest.raises(ConfigError, match="plain view"):
         evaluate_split(net, Blocks(), [0], task, PLAIN, loss=loss, tta=[View(mirrored=True)])
+
+
+def test_the_loss_under_a_size_rule_is_that_of_the_truth_at_the_nets_size():
+    task, net = task_and_net("semantic")
+    twice = replace(PLAIN, size=SizeRule(short=32, long=48))
+    seen = []
+
+    def loss(output, truths):
+        seen.append((output.frames[0], truths[0]))
+        return output.full().mean()
+
+    evaluate_split(net, Blocks(), [0, 5], task, twice, loss=loss)
+    truth = task.view(Blocks().read(0).truth)
+    assert torch.equal(seen[0][1].ids.to(torch.int8), truth.ids.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert seen[1][0].window == (0, 0, 29, 48)
+    assert seen[1][1].size == seen[1][0].padded
 
 
 def test_the_net_is_left_as_it_was():

@@ -83,6 +83,11 @@ def _bytes(text: Any, encoding: Any) -> bytes:
     return text.encode("latin-1")
 
 
+def _no_bytes() -> bytes:
+    """Stands in for bytes, by which old protocols write an empty one."""
+    return b""
+
+
 class _Call:
     """What a pickle gets for a name: it can call it, and change nothing of it."""
 
@@ -104,6 +109,8 @@ ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _Call(_Type),
     ("collections", "OrderedDict"): _Call(OrderedDict),
     ("_codecs", "encode"): _Call(_bytes),
+    ("__builtin__", "bytes"): _Call(_no_bytes),
+    ("builtins", "bytes"): _Call(_no_bytes),
 }
 for core in ("numpy.core", "numpy._core"):  # renamed in numpy 2
     ADMITTED[f"{core}.multiarray", "_reconstruct"] = _Call(_empty)

@@ -9,6 +9,7 @@ What a file is, its first bytes say, not its name.
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sparse tensors, which are refused in our words
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelFileError(
             f"{path} holds more than tensors and plain containers, and opening it would run its code: "
@@ -115,7 +118,7 @@ def _tensor(value: Tensor | np.ndarray, name: str) -> Tensor:
             raise ModelFileError(f"{name} is a sparse or quantised tensor; only dense numbers can be loaded.")
         return value.detach()
     try:
-        return torch.from_numpy(np.ascontiguousarray(value.astype(value.dtype.newbyteorder("="), copy=False)))
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
     except TypeError as error:
         raise ModelFileError(f"{name} is an array of {value.dtype}, which is no type of weights.") from error
 
