@@ -254,8 +254,11 @@ class Segments:
     @property
     def boxes(self) -> Tensor:
         """[N, 4] float32 x0 y0 x1 y1 in pixel edges; as annotated where given, else around the pixels, 0 for none."""
-        if self.given_boxes is not None:
-            return self.given_boxes
+        return self.pixel_boxes if self.given_boxes is None else self.given_boxes
+
+    @property
+    def pixel_boxes(self) -> Tensor:
+        """[N, 4] float32 x0 y0 x1 y1 around the pixels of each row, 0 for none."""
         return torch.from_numpy(self._extent[0]).float().to(self.labels.device)
 
     @property
