@@ -33,7 +33,8 @@ class Chooser(Protocol):
     `compute` gives a Choice. `most`: at most so many images of a split are looked at, spread evenly; None: all.
     """
 
-    most: int | None
+    @property
+    def most(self) -> int | None: ...
 
     def update(self, reading: Any, truth: Segments) -> None: ...
 

@@ -30,6 +30,7 @@ class Tally:
     """What one process has counted: metrics, and by the image's index the losses, and names with scores."""
 
     metrics: list[Any]
+    chooser: Any = None
     losses: dict[int, dict[str, float]] = field(default_factory=dict)
     per_image: dict[int, tuple[str, float]] = field(default_factory=dict)
     images: int = 0
@@ -41,18 +42,21 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
                    device: torch.device | str | None = None, batch_size: int = 1, workers: int = 2,
                    precision: str = "fp32", tta: str | Sequence[View] | None = None,
                    metrics: Sequence[Callable[[], Metric]] | None = None, rank: int = 0, world: int = 1,
-                   on_image: OnImage | None = None, loss: Loss | None = None,
-                   per_image: bool = False) -> dict[str, Any]:  # fmt: skip
+                   on_image: OnImage | None = None, loss: Loss | None = None, per_image: bool = False,
+                   choose: bool = False) -> dict[str, Any]:  # fmt: skip
     """Scores of the records in one flat dict, the same on every rank.
 
     dataset     anything with read(record) -> Sample with truth; `records` the images, in the same order on every rank
     device      where the net computes; None: where its parameters are
     batch_size  images that follow each other and have one size are computed together
-    metrics     makers of what is counted; None: the task's own metric
+    metrics     makers of what is counted; None: the task's own metric. Those that rank (see `Metric`) are shown all
+                that was found, the others the task's answer
     on_image    called (index, record, prediction, truth as the task sees it) for this rank's images, in their order
     loss        (output, truths at the padded input's size) -> scalar or {name: scalar}; its mean over the images is
                 "loss" (and "loss.NAME"); taken from the plain view
     per_image   whether "per_image" is there too: a list of (name, the task's primary score of that image alone)
+    choose      whether "choice" is there too: the task's thresholds that do best on these images, a `Choice`, or None
+                for a task without any
     rank, world this process and how many; images are dealt out by index, none twice, and counts merged in rank order.
                 Nets whose parameters are sharded must be gathered before: ranks compute different numbers of batches.
     Raises DataError for records without truth or an empty list, and what reading raises.
@@ -65,7 +69,7 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
     if loss is not None and views[0] != View():
         raise ConfigError("The loss is that of the plain view: put View() first in tta.")
     where = torch.device(device) if device is not None else next(net.parameters()).device
-    tally = Tally([make() for make in (metrics or (task.metric,))])
+    tally = Tally([make() for make in (metrics or (task.metric,))], task.chooser() if choose else None)
     failure: PixelwiseError | None = None
     training = net.training
     net.eval()
@@ -82,7 +86,8 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
     finally:
         net.train(training)
     scores = _summary(_gather(tally, failure, world), len(records))
-    return {k: v for k, v in scores.items() if k != "per_image" or per_image}
+    wanted = {"per_image": per_image, "choice": choose}
+    return {k: v for k, v in scores.items() if wanted.get(k, True)}
 
 
 def _count(tally: Tally, output: Output, group: Sequence[tuple[int, Sample]], records: Sequence[Any], task: Task,
@@ -91,11 +96,14 @@ def _count(tally: Tally, output: Output, group: Sequence[tuple[int, Sample]], re
     truths = []
     for i, (index, sample) in enumerate(group):
         assert sample.truth is not None
-        prediction, truth = task.decode(output, i).to("cpu"), task.view(sample.truth)
+        reading, truth = task.read(output, i), task.view(sample.truth)
+        prediction = task.decide(reading).to("cpu")
         for metric in tally.metrics:
-            metric.update(prediction, truth, index)
+            metric.update(_seen_by(metric, task, reading, prediction), truth, index)
         if per_image:
-            tally.per_image[index] = sample.name, _score_alone(task, prediction, truth)
+            tally.per_image[index] = sample.name, _score_alone(task, reading, prediction, truth)
+        if tally.chooser is not None and _is_looked_at(index, len(records), tally.chooser.most):
+            tally.chooser.update(reading, truth)
         if on_image is not None:
             on_image(index, records[index], prediction, truth)
         truths.append(truth)
@@ -103,9 +111,18 @@ def _count(tally: Tally, output: Output, group: Sequence[tuple[int, Sample]], re
     return truths
 
 
-def _score_alone(task: Task, prediction: Segments, truth: Segments) -> float:
+def _seen_by(metric: Any, task: Task, reading: Any, answer: Segments) -> Segments:
+    return task.ranked(reading).to("cpu") if getattr(metric, "ranked", False) else answer
+
+
+def _is_looked_at(index: int, count: int, most: int | None) -> bool:
+    """Whether the image is among `most` that are spread evenly over the split."""
+    return most is None or index * most // count != (index - 1) * most // count
+
+
+def _score_alone(task: Task, reading: Any, answer: Segments, truth: Segments) -> float:
     metric = task.metric()
-    metric.update(prediction, truth)
+    metric.update(_seen_by(metric, task, reading, answer), truth)
     return float(metric.compute()[task.primary])
 
 
@@ -180,6 +197,8 @@ def _gather(tally: Tally, failure: PixelwiseError | None, world: int) -> Tally:
     for other in found[1:]:
         for mine, theirs in zip(total.metrics, other.metrics):
             mine.merge(theirs)
+        if total.chooser is not None:
+            total.chooser.merge(other.chooser)
         total.losses |= other.losses
         total.per_image |= other.per_image
         total.images += other.images
@@ -189,7 +208,8 @@ def _gather(tally: Tally, failure: PixelwiseError | None, world: int) -> Tally:
 def _summary(tally: Tally, expected: int) -> dict[str, Any]:
     assert tally.images == expected, f"{tally.images} of {expected} images were counted"
     per_image = [tally.per_image[index] for index in sorted(tally.per_image)]
-    scores: dict[str, Any] = {"images": tally.images, "per_image": per_image}
+    choice = tally.chooser.compute() if tally.chooser is not None else None
+    scores: dict[str, Any] = {"images": tally.images, "per_image": per_image, "choice": choice}
     for metric in tally.metrics:
         found = metric.compute()
         twice = scores.keys() & found.keys()

@@ -51,6 +51,8 @@ class AveragePrecision:
     0.505
     """
 
+    ranked = True  # wants every object with its score, however unsure
+
     def __init__(self, classes: Classes | int, *, max_detections: int = 100) -> None:
         self.num_classes = len(classes) if isinstance(classes, Classes) else int(classes)
         if self.num_classes < 1 or max_detections < 1:

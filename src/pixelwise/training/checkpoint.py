@@ -9,7 +9,7 @@ import json
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Position:
     last_evaluation: float = 0.0  # seconds it took
     evaluated_at: float = 0.0  # elapsed, when it ended
     log_offset: int = 0
+    thresholds: dict[str, float] = field(default_factory=dict)  # the last evaluation's choice
 
 
 def write(path: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from pixelwise.config import TrainSettings, from_dict, to_dict
 from pixelwise.core.jsonfile import write_json
 from pixelwise.core.machine import describe
-from pixelwise.core.modelfile import current_versions
+from pixelwise.core.modelfile import current_versions, read_card
 from pixelwise.core.types import Task
 from pixelwise.data.dataset import DataSet
 from pixelwise.data.statistics import Statistics
@@ -125,6 +125,20 @@ def older_files_stay(settings: TrainSettings) -> Iterator[None]:
     except OutputError as error:
         how = f"go on with: {how_to_go_on(settings)}"
         raise OutputError(f"{error} The older files are whole; when there is room, {how}") from error
+
+
+def say_thresholds(say: Callable[[str], None], model: Path, task: Task) -> None:
+    """Says which thresholds the model file holds and what chose them."""
+    if task.chooser() is None:
+        return
+    card = read_card(model)
+    choice = card.training.get("choice")
+    if not card.thresholds or choice is None:
+        say("thresholds  the task's defaults: there is no validation image with objects to choose them on")
+        return
+    chosen = ", ".join(f"{name} {value:g}" for name, value in card.thresholds.items())
+    say(f"thresholds  {chosen}: best for {choice['what']} on {choice['images']} validation images, "
+        f"{choice['score']:.4f} ({choice['default']:.4f} at the defaults)")  # fmt: skip
 
 
 def write_report(out: Path) -> Path:
