@@ -75,7 +75,8 @@ def make_encoder(name: str = "resnet50", *, channels: int = 3, pretrained: bool 
         if stride not in plain:
             raise ConfigError(f"The encoder '{name}' has maps at strides {list(plain)}, none at {stride}.")
     picks = [len(plain) - 1 - plain[::-1].index(stride) for stride in wanted]  # the last of a stride, as dilated nets
-    body = _build(name, channels, pretrained, output_stride, levels=max(picks) + 1)
+    fewer = max(picks) + 1 if max(picks) + 1 < len(plain) else None
+    body = _build(name, channels, pretrained, output_stride, levels=fewer)
     found = body.feature_info.reduction(), body.feature_info.channels()
     encoder = Encoder(body, [found[1][i] for i in picks], [found[0][i] for i in picks], picks, multiple)
     if max(encoder.strides) > output_stride and output_stride < max(wanted):
@@ -143,7 +144,7 @@ def _takes(body: nn.Module, height: int, width: int) -> bool:
 
 
 def _build(name: str, channels: int, pretrained: bool, output_stride: int, levels: int | None = None) -> Any:
-    """timm's net; stages behind the first `levels` maps are left out."""
+    """timm's net, with the stages behind the first `levels` maps left out."""
     import timm
 
     words: dict[str, Any] = {"features_only": True, "pretrained": pretrained, "in_chans": channels}
