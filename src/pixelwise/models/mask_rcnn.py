@@ -10,7 +10,8 @@ for training from nothing on a CPU: group norm, without which small batches do n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pixelwise.losses.regions  # noqa: F401  # registers the loss
+from pixelwise.core.keys import Dialect
 from pixelwise.core.outputs import Dense, Frame, Merge
 from pixelwise.core.regions import BACKGROUND, UNSAMPLED, Regions, Sampled
+from pixelwise.core.sample import Preprocessing
 from pixelwise.core.segments import Segments
+from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError
 
 PAPER = {"title": "Mask R-CNN", "year": 2017, "arxiv": "1703.06870"}
@@ -252,3 +256,48 @@ def _check(classes: int, numbers: dict[str, int], counts: dict[str, int], shares
         raise ConfigError(f"Mask R-CNN: encoder_norm is {encoder_norm!r}; it can be batch, group.")
     if encoder_norm == "group" and frozen_norm:
         raise ConfigError("Mask R-CNN: frozen_norm keeps batch norms; it does not go with encoder_norm='group'.")
+
+
+def _torchvision_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Options of `build` from the shapes in torchvision's files. Frozen norms, as published, have no epsilon."""
+    frozen = "backbone.body.bn1.num_batches_tracked" not in tensors
+    stages = [name.split(".")[3] for name in tensors if name.startswith("backbone.body.layer3.")]
+    deep = "backbone.body.layer1.0.conv3.weight" in tensors
+    encoder = {(True, 6): "resnet50", (True, 23): "resnet101", (False, 2): "resnet18", (False, 6): "resnet34"}
+    return {
+        "classes": len(tensors["roi_heads.box_predictor.cls_score.bias"]),
+        "encoder": encoder[deep, len(set(stages))],
+        "width": len(tensors["roi_heads.mask_predictor.conv5_mask.bias"]),
+        "norm": "batch" if "backbone.fpn.inner_blocks.0.1.weight" in tensors else "none",
+        "rpn_convs": sum(bool(re.fullmatch(r"rpn\.head\.conv\.(\d\.0\.)?weight", name)) for name in tensors),
+        "box_convs": sum(bool(re.fullmatch(r"roi_heads\.box_head\.\d\.0\.weight", name)) for name in tensors),
+        "spare": True, "aligned": False,
+        **({"frozen_norm": True, "norm_eps": 0.0} if frozen else {}),
+    }  # fmt: skip
+
+
+def _background_last(name: str, tensor: Tensor) -> Tensor:
+    """torchvision's background is the first of the heads' outputs, ours the last."""
+    if not re.search(r"roi_heads\.(box_predictor|mask_predictor\.mask_fcn_logits)", name):
+        return tensor
+    return tensor.roll(-4 if "bbox_pred" in name else -1, 0)
+
+
+KEYS = {
+    "torchvision": Dialect(
+        signs=(r"^backbone\.body\.layer4\.", r"^backbone\.fpn\.inner_blocks\.", r"^rpn\.head\.cls_logits\.",
+               r"^roi_heads\.mask_predictor\."),
+        rules=(
+            (r"backbone\.body\.(.+)", r"backbone.encoder.body.\1"),
+            (r"(backbone\.fpn\.\w+_blocks\.\d)\.(weight|bias)", r"\1.0.\2"),  # as the published files have them
+            (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
+            *((rf"roi_heads\.mask_head\.mask_fcn{i + 1}\.(.+)", rf"roi_heads.mask_head.{i}.0.\1") for i in range(4)),
+            (r"((backbone\.fpn|rpn|roi_heads)\..+)", r"\1"),
+        ),
+        options=_torchvision_options,
+        preprocessing=Preprocessing(size=SizeRule(short=800, long=1333, rounding="floor", antialias=False)),
+        task="instance",
+        labels={91: "coco-90"},
+        change=_background_last,
+    ),
+}  # fmt: skip
