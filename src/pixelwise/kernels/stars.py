@@ -1,4 +1,4 @@
-"""What star-convex polygons are learnt from: distances to an object's border along rays, and how deep a pixel lies in it.
+"""What star-convex polygons are learnt from: distances to an object's border along rays, and how deep pixels lie in it.
 
 Schmidt, Weigert, Broaddus, Myers 2018, "Cell Detection with Star-convex Polygons", arXiv 1806.03535. Both are computed
 for all objects of all images at once, so that 2,000 objects cost what two of the same pixels do.
@@ -17,7 +17,7 @@ TIE = 1e-3  # a move so near to half a pixel may be rounded otherwise at another
 
 
 def ray_steps(rays: int) -> tuple[Tensor, Tensor]:
-    """[R] float32 each: how far down and how far right one pixel along each ray leads. Ray 0 points right, then down."""
+    """[R] float32 each: how far down and how far right one pixel along each ray leads. Ray 0 points right."""
     angles = torch.arange(rays, dtype=torch.float32) * torch.tensor(2 * math.pi / rays, dtype=torch.float32)
     return angles.double().sin().float(), angles.double().cos().float()
 

@@ -75,16 +75,14 @@ class Up(nn.Module):
         return self.conv(torch.cat([skip, x], dim=1))
 
 
-class UNet(nn.Module):
-    """`width` channels at full size, doubled at each of `depth` halvings.
+class Body(nn.Module):
+    """The two paths without a head: `width` channels at full size, doubled at each of `depth` halvings.
 
-    net(images [B, C, H, W]) -> Dense with logits [B, K, H, W]; any H, W from `min_size` up, padded inside and cut.
+    features(images [B, C, H, W]) -> [B, width, H / fold, W / fold] or, where H and W had to be padded, a little more.
     """
 
-    min_size = 8
-
-    def __init__(self, *, classes: int, channels: int, width: int, depth: int, norm: str, up: str, padding: str,
-                 bias: bool, dropout: float, fold: int) -> None:  # fmt: skip
+    def __init__(self, *, channels: int, width: int, depth: int, norm: str, up: str, padding: str, bias: bool,
+                 dropout: float, fold: int) -> None:  # fmt: skip
         super().__init__()
         widths = [width * 2**i for i in range(depth + 1)]
         settings: dict[str, Any] = {"norm": norm, "bias": bias, "pad": 1 if padding == "same" else 0}
@@ -94,12 +92,8 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(DoubleConv(a, b, **settings) for a, b in pairwise(widths))
         self.up = nn.ModuleList(Up(b, a, up=up, **settings) for a, b in reversed(list(pairwise(widths))))
         self.drop = nn.Dropout(dropout)
-        self.head = nn.Conv2d(width, classes * fold**2, 1)
-        self.apply(_initialise)
-        _start_even(self.head, fold)
 
-    def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
-        height, width = images.shape[-2:]
+    def features(self, images: Tensor) -> Tensor:
         x = self._pad(images)
         x = self.stem(F.pixel_unshuffle(x, self.fold) if self.fold > 1 else x)
         skips = [x]
@@ -111,11 +105,7 @@ class UNet(nn.Module):
         x = skips.pop()
         for up in self.up:
             x = up(x, skips.pop())
-        x = self.head(x)
-        logits = F.pixel_shuffle(x, self.fold) if self.fold > 1 else x
-        if logits.shape[-2:] != images.shape[-2:]:
-            logits = logits[:, :, :height, :width]  # [B, K, H, W]
-        return Dense(logits, frames or (Frame.whole(height, width),) * len(images))
+        return x
 
     def _pad(self, images: Tensor) -> Tensor:
         """Mirrors the borders: up to a multiple of the stride, and by the margin that unpadded convolutions eat."""
@@ -132,6 +122,29 @@ class UNet(nn.Module):
     def _norms_over_cells(self, batch: int) -> bool:
         """Whether a norm takes its statistics at the bottom over one image's cells: one alone has no deviation."""
         return self.norm == "instance" or (self.norm == "batch" and self.training and batch == 1)
+
+
+class UNet(Body):
+    """The paths and a 1x1 convolution to the classes.
+
+    net(images [B, C, H, W]) -> Dense with logits [B, K, H, W]; any H, W from `min_size` up, padded inside and cut.
+    """
+
+    min_size = 8
+
+    def __init__(self, *, classes: int, width: int, fold: int, **paths: Any) -> None:
+        super().__init__(width=width, fold=fold, **paths)
+        self.head = nn.Conv2d(width, classes * fold**2, 1)
+        self.apply(initialise)
+        _start_even(self.head, fold)
+
+    def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
+        height, width = images.shape[-2:]
+        x = self.head(self.features(images))
+        logits = F.pixel_shuffle(x, self.fold) if self.fold > 1 else x
+        if logits.shape[-2:] != images.shape[-2:]:
+            logits = logits[:, :, :height, :width]  # [B, K, H, W]
+        return Dense(logits, frames or (Frame.whole(height, width),) * len(images))
 
 
 def _valid_margin(depth: int) -> int:
@@ -155,7 +168,7 @@ def _valid_size(size: int, stride: int) -> int:
         bottom += 1
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """The paper's: normal with variance 2 / fan-in (He et al. 2015, 1502.01852), biases zero."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
