@@ -49,6 +49,8 @@ class Evaluate:
     """Which split."""
     task: Literal["auto", "semantic", "instance", "panoptic"] = "auto"
     """What to score; auto: what the model was trained for. A panoptic net answers all three."""
+    score: float | None = None
+    """Objects below this score are no answers (AP ranks all that is found); by default as chosen on validation."""
     out: Path | None = None
     """Folder for scores.json and report.html; by default evaluation-SPLIT beside the model."""
     tta: str | None = None
@@ -77,6 +79,8 @@ class Predict:
     """Folder for the answers."""
     task: Literal["auto", "semantic", "instance", "panoptic"] = "auto"
     """What to answer; auto: what the model was trained for. A panoptic net answers all three."""
+    score: float | None = None
+    """Objects below this score are not answered; by default as chosen on validation."""
     overlay: bool = True
     """Write the answer over the image as well."""
     confidence: bool = False
@@ -208,7 +212,8 @@ def _evaluate(command: Evaluate) -> int:
 
     out = command.out or command.model.parent / f"evaluation-{command.split}"
     task = None if command.task == "auto" else command.task
-    model = load(command.model, command.device, command.tta, task=task, precision=command.precision)
+    model = load(command.model, command.device, command.tta, task=task, score=command.score,
+                 precision=command.precision)  # fmt: skip
     data = open_data(command.data, command.format, **parse_options(command.options))
     check_writable(out)
     scores = replace(evaluate(model, data, split=command.split), model=str(command.model))
@@ -233,7 +238,9 @@ def _predict(command: Predict) -> int:
     if not command.images:
         raise ConfigError("There is nothing to predict: name at least one image or folder after the model.")
     model = load(command.model, command.device, command.tta, task=None if command.task == "auto" else command.task,
-                 precision=command.precision, max_pixels=command.max_pixels)  # fmt: skip
+                 score=command.score, precision=command.precision, max_pixels=command.max_pixels)  # fmt: skip
+    if model.thresholds:
+        print(f"thresholds  {model.thresholds}")
     run = predict_folder(model, command.images, command.out, save=command.save or None, overlay=command.overlay,
                          confidence=command.confidence)  # fmt: skip
     print(f"{len(run.done)} image{'s' if len(run.done) != 1 else ''} segmented, answers in {command.out}")

@@ -27,13 +27,15 @@ from pixelwise.views import View
 
 
 def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split: str = "test",
-             task: str | None = None, tta: str | Sequence[View] | None = None, device: str | torch.device | None = None,
+             task: str | None = None, score: float | None = None, tta: str | Sequence[View] | None = None,
+             device: str | torch.device | None = None,
              out: str | Path | None = None, boundary: bool = True, batch_size: int = 1, workers: int = 2,
              precision: str = "fp32", on_image: OnImage | None = None) -> Scores:  # fmt: skip
     """Scores of a model on a split, pooled over its images at their original size.
 
-    model     path of a model file, or a Predictor (which then has its own task, device, tta and precision)
+    model     path of a model file, or a Predictor (which then has its own task, score, device, tta and precision)
     task      what to score, "semantic", "instance" or "panoptic"; None: what the model was trained for
+    score     objects below it are no answers; None: as chosen on validation. Average precision ranks all that was found
     data      folder of a data set, or an opened one
     out       folder that gets scores.json
     boundary  for the task semantic also boundary IoU and boundary F, which cost more than the rest
@@ -44,7 +46,8 @@ def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split
 
     >>> evaluate("runs/first/model.safetensors", "camvid", split="test")["miou"]
     """
-    predictor = model if isinstance(model, Predictor) else load(model, device, tta, task=task, precision=precision)
+    predictor = model if isinstance(model, Predictor) else load(model, device, tta, task=task, score=score,
+                                                                precision=precision)  # fmt: skip
     opened = data if isinstance(data, DataSet) else open_data(data)
     records, asked = opened.records(split), predictor.task
     adapted = adapt(opened, predictor)
@@ -60,7 +63,8 @@ def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split
     scores = Scores(
         task=asked.name, primary=asked.primary, classes=asked.classes, metrics=metrics, per_image=tuple(per_image),
         count=count, seconds=seconds, model=str(model) if not isinstance(model, Predictor) else repr(model),
-        data=str(opened.root), split=split, tta=_describe(predictor.views), notes=adapted.notes,
+        data=str(opened.root), split=split, tta=_describe(predictor.views),
+        notes=(*adapted.notes, *_thresholds(predictor)),
     )  # fmt: skip
     if out is not None and rank == 0:
         write_json(Path(out) / "scores.json", scores.to_dict(), indent=1)
@@ -77,6 +81,13 @@ def full_metrics(task: Task, *, boundary: bool = True) -> list[Callable[[], Metr
         "panoptic": [partial(ConfusionMatrix, count)],
     }
     return [task.metric, *further[task.name]]
+
+
+def _thresholds(predictor: Predictor) -> tuple[str, ...]:
+    if not predictor.thresholds:
+        return ()
+    rest = "; AP ranks all that was found" if predictor.task.name == "instance" else ""
+    return (f"Objects below these thresholds are no answers: {predictor.thresholds}{rest}.",)
 
 
 def _describe(views: Sequence[View]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,7 +19,7 @@ from pixelwise.core.types import Task
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.errors import ConfigError, ModelFileError, nearest
 from pixelwise.prediction.images import stored_pixels
-from pixelwise.tasks import Instance, make_task
+from pixelwise.tasks import Instance, Panoptic, make_task
 from pixelwise.views import View, look, parse
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -80,18 +81,31 @@ class Predictor:
         """The task's answer, on the CPU."""
         return self.task.decode(output, 0).to("cpu")
 
+    @property
+    def thresholds(self) -> str:
+        """What is too unsure or too small to be answered, and who said so; "" for a task without thresholds."""
+        if not isinstance(self.task, Instance | Panoptic):
+            return ""
+        chosen = self.card.thresholds if self.task.name == self.card.task else {}
+        found = {"score": self.task.score, "min_area": self.task.min_area}
+        said = [f"{name} {value:g}{' (chosen on validation)' if chosen.get(name) == value else ''}"
+                for name, value in found.items() if value is not None]  # fmt: skip
+        return ", ".join(said)
+
     def __repr__(self) -> str:
         card = self.card
         return f"Predictor({card.architecture}, {card.task}, {len(self.task.classes)} classes, {self.device})"
 
 
 def load(path: str | Path, device: str | torch.device | None = None, tta: str | Sequence[View] | None = None, *,
-         task: str | None = None, precision: str = "fp32", max_pixels: int = MAX_PIXELS) -> Predictor:  # fmt: skip
+         task: str | None = None, score: float | None = None, precision: str = "fp32",
+         max_pixels: int = MAX_PIXELS) -> Predictor:  # fmt: skip
     """Opens a model file for prediction.
 
     device     a name like "cpu" or "cuda:0"; None: the GPU where there is one
     tta        test-time augmentation: None, "flip", "scale", "flip+scale" (more looks, a little better, slower)
     task       what to answer, "semantic", "instance" or "panoptic"; None: what the model was trained for
+    score      objects below it are not answered; None: as chosen on validation, see the file's `thresholds`
     Raises ModelFileError (see `core.modelfile.load_model`) and ConfigError.
 
     >>> segments = load("runs/first/model.safetensors")("photo.jpg")
@@ -102,6 +116,8 @@ def load(path: str | Path, device: str | torch.device | None = None, tta: str | 
     answered = task_of(card, path)
     if task is not None:
         answered = other_task(answered, task)
+    if score is not None:
+        answered = with_score(answered, score)
     return Predictor(net, card, answered, device=chosen, views=views, precision=precision, max_pixels=max_pixels)
 
 
@@ -133,3 +149,11 @@ def other_task(trained: Task, name: str) -> Task:
                           f"not know the stuff that the task {name} asks for.")  # fmt: skip
     options = {"whole": True} if name == "instance" else {}
     return make_task(name, trained.classes, **options)
+
+
+def with_score(task: Task, score: float) -> Task:
+    """The task with this least score of objects. Raises ConfigError outside 0..1, and for a task without objects."""
+    if not isinstance(task, Instance | Panoptic):
+        raise ConfigError(f"The task {task.name} answers no objects that a least score could leave out: leave --score "
+                          "away, or choose the task instance or panoptic.")  # fmt: skip
+    return replace(task, score=score)

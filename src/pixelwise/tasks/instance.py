@@ -13,7 +13,7 @@ from pixelwise.core.outputs import Candidates, Output
 from pixelwise.core.segments import Segments
 from pixelwise.errors import ConfigError
 from pixelwise.metrics.precision import AveragePrecision
-from pixelwise.tasks.thresholds import InstanceThresholds
+from pixelwise.tasks.thresholds import InstanceThresholds, check_thresholds
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Instance:
     keep      at most so many objects an image, the best ones; an output may know a lower limit (`Merge.best`)
               Training chooses score and min_area on the validation split, see `thresholds`; without one these stand.
     whole     the net answers for all of `source`, as one trained for panoptic maps does, not for the things alone
-    Raises ConfigError when the data has no things.
+    Raises ConfigError when the data has no things, and for a score outside 0..1.
     """
 
     source: Classes
@@ -39,6 +39,7 @@ class Instance:
     primary: ClassVar[str] = "ap"
 
     def __post_init__(self) -> None:
+        check_thresholds(self.score, self.min_area)
         if not self.source.things:
             raise ConfigError(
                 f"Instance segmentation needs classes that are things; none of {list(self.source.names)} is one. "

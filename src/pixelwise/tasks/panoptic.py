@@ -12,7 +12,7 @@ from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Candidates, Output
 from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, look_up, smallest_int
 from pixelwise.metrics.panoptic import PanopticQuality
-from pixelwise.tasks.thresholds import PanopticThresholds
+from pixelwise.tasks.thresholds import PanopticThresholds, check_thresholds
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Panoptic:
               candidates are a partition. What such a thing would have covered goes to others, or is unknown.
     min_area  things below it, in pixels, are not answered
               Training chooses both on the validation split, see `thresholds`; without one these stand.
+    Raises ConfigError for a score outside 0..1.
     """
 
     classes: Classes
@@ -30,6 +31,9 @@ class Panoptic:
     min_area: int = 0
     name: ClassVar[str] = "panoptic"
     primary: ClassVar[str] = "pq"
+
+    def __post_init__(self) -> None:
+        check_thresholds(self.score, self.min_area)
 
     def view(self, truth: Segments) -> Segments:
         """Things row by row, one row per stuff class, no overlaps (the lower layer wins)."""

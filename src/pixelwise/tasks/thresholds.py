@@ -33,6 +33,14 @@ UNIT = 2**30  # IoU as an integer: 500 million matches fit 64 bits
 LOOKS = 500  # images at most, where the candidates are merged anew for many scores
 
 
+def check_thresholds(score: float | None, min_area: int) -> None:
+    """Raises ConfigError for a least score outside 0..1 and a least area below 0."""
+    if score is not None and not 0 <= score <= 1:
+        raise ConfigError(f"The least score of an object is {score}; it must be in 0..1.")
+    if min_area < 0:
+        raise ConfigError(f"The least area of an object is {min_area} pixels; it must be at least 0.")
+
+
 class _Grid:
     """Counts [..., K, S, A] over settings; `images` that were looked at."""
 
@@ -69,7 +77,8 @@ def choose(values: np.ndarray) -> tuple[int, int]:
     best = int(np.argmax(tops))
     area = best if tops[best] > tops[0] + PAYS else 0
     level = np.flatnonzero(values[:, area] >= tops[area] - 1e-9)
-    return int(level[len(level) // 2]), area
+    middle = (SCORES[level[0]] + SCORES[level[-1]]) / 2
+    return int(level[np.argmin(abs(SCORES[level] - middle))]), area
 
 
 class InstanceThresholds(_Grid):
