@@ -133,7 +133,7 @@ def coco_mask(parts: Sequence[Any], size: Sequence[int]) -> np.ndarray:
 
 
 def _coco_window(ring: np.ndarray, size: tuple[int, ...]) -> Window:
-    """One ring by COCO's rule, at full height in the columns that it touches.
+    """One ring by COCO's rule.
 
     The boundary is drawn as a line of points on the fine grid. Where it steps sideways over the middle of a pixel
     column, the column changes between outside and inside, from the pixel whose middle lies below that point downwards.
@@ -148,11 +148,12 @@ def _coco_window(ring: np.ndarray, size: tuple[int, ...]) -> Window:
     x, y = x[seen], np.ceil(y[seen].clip(0, height)).astype(np.int64)
     if not len(x):
         return (0, 0, 0, 0), np.zeros((0, 0), bool)
-    left, right = int(x.min()), int(x.max()) + 1
-    # column after column in one vector: a change at the lower end is one at the upper end of the next column
-    changes = np.bincount((x - left) * height + y, minlength=(right - left) * height + 1)
-    inside = np.cumsum(changes)[: (right - left) * height] % 2 == 1
-    return (left, 0, right, height), inside.reshape(right - left, height).T
+    left, right, top, bottom = int(x.min()), int(x.max()) + 1, int(y.min()), int(y.max())
+    # column after column in one vector; the line is closed, so that each column ends outside
+    high = bottom - top
+    changes = np.bincount((x - left) * high + y - top, minlength=(right - left) * high + 1)
+    inside = np.cumsum(changes[:-1]) % 2 == 1
+    return (left, top, right, bottom), inside.reshape(right - left, high).T
 
 
 def _fine_line(ring: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -276,13 +277,14 @@ def _union(parts: Sequence[Any], size: Sequence[int]) -> Window:
     windows = [w for w in windows if w[1].any()]
     if not windows:
         return (0, 0, 0, 0), np.zeros((0, 0), bool)
-    left, right = min(box[0] for box, _ in windows), max(box[2] for box, _ in windows)
-    whole = np.zeros((int(size[0]), right - left), bool)
-    for (x0, _, x1, _), crop in windows:
-        whole[:, x0 - left : x1 - left] |= crop
-    rows = np.flatnonzero(whole.any(1))
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    return (left, top, right, bottom), whole[top:bottom]
+    left, top = (min(box[i] for box, _ in windows) for i in (0, 1))
+    right, bottom = (max(box[i] for box, _ in windows) for i in (2, 3))
+    whole = np.zeros((bottom - top, right - left), bool)
+    for (x0, y0, x1, y1), crop in windows:
+        whole[y0 - top : y1 - top, x0 - left : x1 - left] |= crop
+    ys, xs = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))  # lines that close upon themselves own no pixel
+    box = (left + int(xs[0]), top + int(ys[0]), left + int(xs[-1]) + 1, top + int(ys[-1]) + 1)
+    return box, whole[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
 
 
 def _code_window(code: Mapping[str, Any], size: Sequence[int]) -> Window:

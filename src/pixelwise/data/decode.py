@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import re
 import struct
 import threading
@@ -97,7 +99,15 @@ def _bytes(path: Path) -> bytes:
         raise _unreadable(path, error) from None
     if not data:
         raise ImageError(path, EMPTY)
-    return data
+    return embedded_image(path, data) if path.suffix.lower() == ".json" else data
+
+
+def embedded_image(path: Path, data: bytes) -> bytes:
+    """The image file inside a labelme file, base64 as `imageData`. Raises ImageError where there is none."""
+    try:
+        return base64.b64decode(json.loads(data)["imageData"], validate=True)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ImageError(path, f"holds no image: imageData is missing or damaged ({error}).") from None
 
 
 def _pillow(path: Path, file: BinaryIO) -> Image.Image:
@@ -179,6 +189,8 @@ def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     path = Path(path)
     if path.suffix.lower() == ".npy":
         return _array_header(path, load_array(path, max_pixels))
+    if path.suffix.lower() == ".json":
+        return load_file(path, max_pixels)[2]
     try:
         with path.open("rb") as file:
             if not path.stat().st_size:

@@ -37,6 +37,8 @@ def kind_of(value: Any) -> str:
 def walk(path: Path, lists: Collection[str]) -> Iterator[Element]:
     """The values of a file's top-level object, the members named in `lists` element by element, with their bytes.
 
+    Where `lists` has "", the top level may be a list, too, whose elements are of the member "".
+
     One element is held at a time, beside the text. NaN and Infinity, which JSON does not know and Python writes, are
     read as numbers: what to say of them is the reader's part. Raises DataError for a file that cannot be read, is cut
     off, or is no object, with the place.
@@ -73,6 +75,9 @@ def _skip(text: str, at: int) -> int:
 
 def _members(path: Path, text: str, lists: Collection[str]) -> Generator[Element, None, None]:
     at = _skip(text, 3 if text.startswith("\xef\xbb\xbf") else 0)
+    if text[at] == "[" and "" in lists:
+        _end(text, (yield from _elements(text, at, "")))
+        return
     if text[at] != "{":
         value, _ = json.JSONDecoder().raw_decode(text, at)
         raise DataError(f"{path}: holds {kind_of(value)}, expected an object with {', '.join(sorted(lists))}.")
@@ -89,13 +94,20 @@ def _members(path: Path, text: str, lists: Collection[str]) -> Generator[Element
             yield Element(name, -1, value, at, end)
             at = end
         at = _next(text, at, "}")
-    if _skip(text, at + 1) != len(text):
-        raise json.JSONDecodeError("there is something behind the end", text, at + 1)
+    _end(text, at + 1)
+
+
+def _end(text: str, at: int) -> None:
+    if _skip(text, at) != len(text):
+        raise json.JSONDecodeError("there is something behind the end", text, at)
 
 
 def _elements(text: str, at: int, name: str) -> Generator[Element, None, int]:
-    """The elements of the list that begins at `at`; returns the place behind it."""
-    at, number = _skip(text, at + 1), 0
+    """The elements of the list that begins at `at`, an empty one as a whole; returns the place behind it."""
+    start, number = at, 0
+    at = _skip(text, at + 1)
+    if text[at : at + 1] == "]":
+        yield Element(name, -1, [], start, at + 1)
     while text[at : at + 1] != "]":
         value, end = _value(text, at)
         yield Element(name, number, value, at, end)

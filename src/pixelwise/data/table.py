@@ -23,9 +23,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
 from pixelwise.errors import ConfigError, DataError
 
@@ -34,6 +35,7 @@ NAMES = ("classes.txt", "classes.json", "class_names.txt", "labels.txt")
 LINE = re.compile(
     r'(?P<index>-?\d+)\s+(?P<name>"[^"]+"|\S.*?)(?P<rgb>(?:\s+\d+){3})?(?:\s+(?P<word>thing|stuff|void|nothing))?'
 )
+COMMENT = re.compile(r'^((?:[^"#]|"[^"]*"|"(?!.*"))*)#.*$')  # a # within quotes begins none
 IGNORE = re.compile(r"ignore[\s_-]*(?:index|id|label)\s*[:=]?\s*(-?\d+)", re.IGNORECASE)
 
 
@@ -53,6 +55,36 @@ class Table:
     colours: dict[Colour, int] = field(default_factory=dict)
     told_things: bool = False
     told_void: bool = False
+
+
+def write_table(path: Path, classes: Classes, *, unknown: int | None, nothing: int | None) -> None:
+    """Writes classes.txt so that `read_table` gives these classes back.
+
+    unknown, nothing   ids on disk of pixels without a class; None where there are none
+    Raises ConfigError for a name that holds a quotation mark or a line break.
+    """
+    for name in classes.names:
+        if '"' in name or not name.isprintable():
+            raise ConfigError(f"the class name {name!r} cannot stand in classes.txt: rename it without quotes.")
+    things = {name: " thing" if name in classes.things else " stuff" for name in classes.names}
+    rows = zip(classes.ids, classes.names, classes.colours)
+    lines = ["# index name r g b word", *(f'{i} "{n}" {r} {g} {b}{things[n]}' for i, n, (r, g, b) in rows)]
+    lines += [] if nothing is None else [f"{nothing} nothing nothing"]
+    lines += [] if unknown is None else [f"# ignore index: {unknown}"]
+    with atomic(path) as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def free_ids(classes: Classes, most: int = 65535) -> tuple[int, int]:
+    """(nothing, unknown): ids on disk for pixels without a class, that no class has.
+
+    Unknown is the data's void id, or 255, or the first id after those of the classes; nothing is the first free id.
+    """
+    taken = set(classes.ids)
+    wishes = [v for v in (*classes.void, 255) if 0 <= v <= most and v not in taken]
+    unknown = wishes[0] if wishes else max(taken) + 1
+    nothing = next(i for i in range(len(taken) + 2) if i not in taken and i != unknown)
+    return nothing, unknown
 
 
 def find_table(root: Path) -> Path | None:
@@ -81,6 +113,23 @@ def from_classes(classes: Classes) -> Table:
     return Table(classes=classes, colours=colours, told_things=bool(classes.things), told_void=True)
 
 
+def named_classes(root: Path, told: Classes | str | Path | None, found: set[str], notes: list[str]) -> Classes:
+    """The classes of shapes that carry names: of the table `told`, or one beside the data, or else the names found.
+
+    All are things where no table says otherwise; what nobody drew is nothing. Raises DataError where there is no name.
+    """
+    path = None if told is not None else find_table(root)
+    if told is None and path is None:
+        if not found:
+            raise DataError(f"{root}: no shape carries a name, so there is no class; write classes.txt there.")
+        names = tuple(sorted(found))
+        notes.append(f"No class table: the classes are the {len(names)} labels found, all things.")
+        return Classes(names=names, things=names, nothing=True)
+    table = from_classes(told) if isinstance(told, Classes) else read_table(told or path or "")
+    classes = replace(table.classes, nothing=True)
+    return classes if table.told_things else replace(classes, things=classes.names)
+
+
 def _from_json(text: str) -> Table:
     data = json.loads(text)
     if not isinstance(data, dict) or "names" not in data:
@@ -91,7 +140,7 @@ def _from_json(text: str) -> Table:
 
 def _from_text(text: str) -> Table:
     void = [int(i) for line in text.splitlines() if line.lstrip().startswith("#") for i in IGNORE.findall(line)]
-    lines = [(n, line.split("#")[0].strip()) for n, line in enumerate(text.splitlines(), 1)]
+    lines = [(n, COMMENT.sub(r"\1", line).strip()) for n, line in enumerate(text.splitlines(), 1)]
     lines = [(n, line) for n, line in lines if line]
     if not lines:
         raise DataError("the class table names no class; write lines `index name r g b`.")

@@ -15,7 +15,7 @@ import torch
 
 from pixelwise.core import registry
 from pixelwise.core.classes import Classes
-from pixelwise.core.segments import MASK, NOTHING, Segments
+from pixelwise.core.segments import BOX, MASK, NOTHING, Segments
 from pixelwise.data.layout import SPLIT_NAMES
 from pixelwise.errors import DataError
 
@@ -95,8 +95,8 @@ class Writer:
         """The rows that the format can hold, those without pixels left out; counts all that it cannot."""
         segments = segments.compact()
         keep = np.ones(len(segments), bool)
-        if segments.kind is not None and "boxes" not in self.HOLDS:
-            weak = segments.kind.numpy() != MASK
+        if segments.kind is not None:
+            weak = ~np.isin(segments.kind.numpy(), (MASK, BOX) if "boxes" in self.HOLDS else (MASK,))
             self.lose("Boxes, scribbles and tags without a mask, left out", weak.sum())
             keep &= ~weak
         if "crowd" not in self.HOLDS:
@@ -105,11 +105,11 @@ class Writer:
             keep &= ~crowd
         segments = segments.keep(torch.from_numpy(keep))
         if "scores" not in self.HOLDS:
-            self.lose("Scores, left out", (segments.scores != 1).sum().item())
+            self.lose("Scores, left out", int((segments.scores != 1).sum()))
         if "unknown" not in self.HOLDS:
-            self.lose("Unknown pixels, now nothing", segments.unknown.sum().item())
+            self.lose("Unknown pixels, now nothing", int(segments.unknown.sum()))
         if "nothing" not in self.HOLDS:
-            self.lose("Pixels known to be nothing, now unknown", (segments.row_map() == NOTHING).sum().item())
+            self.lose("Pixels known to be nothing, now unknown", int((segments.row_map() == NOTHING).sum()))
         if "overlaps" not in self.HOLDS and len(segments.ids) > 1:
             self.lose("Pixels of several segments, kept in the first alone", _covered_twice(segments))
             segments = _flat(segments)

@@ -1,1 +1,1 @@
-"""One file is one format that segments can be written in: `pixelwise convert --to NAME`, `pixelwise predict --save NAME`."""
+"""A file is a format that segments are written in: `pixelwise convert --to NAME`, `pixelwise predict --save NAME`."""

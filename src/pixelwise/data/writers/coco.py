@@ -61,7 +61,7 @@ class Writer(writer.Writer):
     and free; others are numbered anew. Without splits the file is instances.json. Scores below 1 stand as `score`.
     """
 
-    HOLDS = frozenset({"crowd", "overlaps", "nothing", "scores"})
+    HOLDS = frozenset({"crowd", "overlaps", "nothing", "scores", "boxes"})
 
     def __init__(self, out: Path, classes: Classes, *, masks: Literal["auto", "rle"] = "auto",
                  crowd: Literal["runs", "text"] = "runs") -> None:  # fmt: skip
@@ -109,12 +109,14 @@ class Writer(writer.Writer):
         return key
 
     def _mask(self, window: np.ndarray, crop: np.ndarray, size: tuple[int, int], crowd: bool) -> Any:
+        if not crop.size:  # a box without a mask
+            return []
         if self.masks == "auto" and not crowd:
             polygons = trace(crop)
             if all(len(polygon) == 1 for polygon in polygons):
                 corner = window[:2]
                 return [(ring + corner).ravel().tolist() for (ring,) in polygons]
-        code = rle.encode_window(crop, window, size)
+        code = rle.encode_window(crop, window.tolist(), size)
         if crowd and self.crowd == "runs":
             return {"size": code["size"], "counts": rle.unpack(code["counts"])}
         return code

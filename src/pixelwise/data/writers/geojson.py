@@ -1,7 +1,7 @@
 """GeoJSON polygons (RFC 7946) in pixel coordinates: one FeatureCollection per image, for maps and slide viewers.
 
-Coordinates are (x, y) in pixel edges from the upper left corner of the image, y grows DOWN; there is no place on earth in
-them. A segment in one piece is a Polygon, one in several a MultiPolygon; the first ring is the outer one, those after
+Coordinates are (x, y) in pixel edges from the upper left corner of the image, y grows DOWN; they are no place on
+earth. A segment in one piece is a Polygon, one in several a MultiPolygon; the first ring is the outer one, those after
 it are holes. Rings are closed (the first point stands again at the end). Outer rings are counterclockwise and holes
 clockwise for a reader whose y grows up, as the RFC asks of the numbers.
 """

@@ -1,7 +1,7 @@
 """YOLO segmentation as Ultralytics reads it: images/SPLIT, labels/SPLIT/NAME.txt and data.yaml.
 
-A line is `class x1 y1 x2 y2 ...`, in shares of width and height. It holds one ring, so pieces and holes hang together by
-bridges of no width, which run there and back; this is how Ultralytics' own converter joins pieces.
+A line is `class x1 y1 x2 y2 ...`, in shares of width and height. It holds one ring, so pieces and holes hang together
+by bridges of no width, which run there and back; this is how Ultralytics' own converter joins pieces.
 """
 
 from __future__ import annotations

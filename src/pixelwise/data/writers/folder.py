@@ -1,0 +1,115 @@
+"""Pixelwise's own layout: images/, masks/ of class ids, instances/ of object ids, classes.txt and splits/SPLIT.txt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pixelwise.core.atomic import atomic
+from pixelwise.core.classes import Classes
+from pixelwise.core.segments import NOTHING, Segments
+from pixelwise.data import writer
+from pixelwise.data.io import write_png
+from pixelwise.data.table import free_ids, write_table
+from pixelwise.data.writer import Item
+from pixelwise.errors import ConfigError, DataError
+
+DESCRIPTION = "images/, masks/ (class ids), instances/ (object ids), classes.txt, splits/*.txt, as `folder` reads it"
+MOST_IDS = 65535  # what 16 bits hold; in an instance map the last one is void
+
+
+class ClassIds:
+    """Class ids on disk as a picture: as in `Classes.ids`, 8 bit with the classes' colours as palette, or 16 bit.
+
+    Pixels that belong to no class get `free_ids`: known to be nothing, and unknown. Raises ConfigError for ids that no
+    PNG holds.
+    """
+
+    def __init__(self, classes: Classes) -> None:
+        self.classes = classes
+        self.nothing, self.unknown = free_ids(classes)
+        top = max(*classes.ids, self.nothing, self.unknown)
+        if min(classes.ids) < 0 or top > MOST_IDS:
+            raise ConfigError(f"Class ids must lie in 0..{MOST_IDS} to be written as PNG, got {list(classes.ids)}.")
+        self.dtype = np.uint8 if top <= 255 else np.uint16
+
+    def write(self, path: Path, segments: Segments) -> None:
+        ids = np.array([*self.classes.ids, self.unknown, self.nothing], self.dtype)
+        labels = np.append(segments.labels.numpy(), [-2, -1])
+        values = ids[labels][segments.row_map().long().numpy()]
+        write_png(path, values, self._palette() if self.dtype == np.uint8 else None)
+
+    def _palette(self) -> np.ndarray:
+        palette = np.zeros((256, 3), np.uint8)
+        palette[self.unknown] = 224
+        for key, colour in zip(self.classes.ids, self.classes.colours):
+            palette[key] = colour
+        return palette
+
+    def write_table(self, folder: Path, *, nothing: bool) -> None:
+        """classes.txt: what is what. `nothing` says whether any pixel may be that."""
+        path = folder / "classes.txt"
+        write_table(path, self.classes, unknown=self.unknown, nothing=self.nothing if nothing else None)
+
+
+class Writer(writer.Writer):
+    """Writes the layout that `folder` reads.
+
+    instances/ is there where the classes have things: an id for each, its key where it fits, else its number. Pixels of
+    a thing outside all instances are a crowd, so crowds of one class are one; so is the stuff of one class.
+    """
+
+    HOLDS = frozenset({"crowd", "unknown", "nothing"})
+
+    def __init__(self, out: Path, classes: Classes) -> None:
+        super().__init__(out, classes)
+        self.class_ids = ClassIds(classes)
+        self.nothing = classes.nothing
+        self.lists: dict[str, list[str]] = {}
+
+    def place(self, item: Item) -> Path:
+        return self.out / "images" / f"{item.name}{item.ending}"
+
+    def write(self, item: Item) -> tuple[Path, ...]:
+        segments = self.held(item.segments)
+        self.nothing |= bool((segments.row_map() == NOTHING).any())
+        self.lists.setdefault(item.split, []).append(item.name)
+        labels, crowd = segments.labels.numpy(), segments.crowd.numpy()
+        thing = self.classes.is_thing[labels]
+        for what, rows in (("Crowd regions", thing & crowd), ("Segments of stuff", ~thing)):
+            self.lose(f"{what} joined with another of their class", rows.sum() - len(np.unique(labels[rows])))
+        masks = self.out / "masks" / f"{item.name}.png"
+        self.class_ids.write(masks, segments)
+        if not self.classes.things:
+            return (masks,)
+        numbers = np.append(_numbers(item, segments, thing & ~crowd), [0, 0]).astype(np.uint16)
+        instances = self.out / "instances" / f"{item.name}.png"
+        write_png(instances, numbers[segments.row_map().long().numpy()])
+        return masks, instances
+
+    def finish(self) -> tuple[str, ...]:
+        self.class_ids.write_table(self.out, nothing=self.nothing)
+        write_lists(self.out / "splits", self.lists)
+        return super().finish()
+
+
+def write_lists(folder: Path, lists: dict[str, list[str]]) -> None:
+    """SPLIT.txt with a name a line, for each split that has a name."""
+    for split, names in lists.items():
+        if split:
+            with atomic(folder / f"{split}.txt") as part:
+                part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def _numbers(item: Item, segments: Segments, told: np.ndarray) -> np.ndarray:
+    """[N] int64 id of each row that is one object, 0 for all others: the keys where these fit, else 1, 2, ..."""
+    count = int(told.sum())
+    if count >= MOST_IDS:
+        raise DataError(f"the image '{item.name}' has {count} objects, more than a 16-bit map holds ({MOST_IDS - 1}).")
+    keys = None if segments.keys is None else segments.keys.numpy()[told]
+    if keys is None or len(np.unique(keys)) < count or not ((keys > 0) & (keys < MOST_IDS)).all():
+        keys = np.arange(1, count + 1)
+    numbers = np.zeros(len(told), np.int64)
+    numbers[told] = keys
+    return numbers

@@ -1,0 +1,93 @@
+"""labelme (github.com/wkentaro/labelme): NAME.json beside NAME.png, for corrections by hand.
+
+A segment without holes is a polygon along pixel edges, or several of one group_id; one with holes is a mask. Unknown
+pixels are a mask named `__ignore__`; a crowd has the flag `crowd`. The segment that shows comes last.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pixelwise.core.atomic import atomic
+from pixelwise.core.classes import Classes
+from pixelwise.core.jsonfile import write_json
+from pixelwise.core.polygons import trace
+from pixelwise.data import writer
+from pixelwise.data.table import write_table
+from pixelwise.data.writer import Item
+from pixelwise.data.writers.folder import write_lists
+from pixelwise.errors import ConfigError
+
+DESCRIPTION = "labelme: NAME.json of polygons and masks beside each image, classes.txt, splits/*.txt"
+RESERVED = ("__ignore__", "_background_")
+
+
+class Writer(writer.Writer):
+    """Writes labelme files. Raises ConfigError for classes of a name that labelme gives a meaning of its own."""
+
+    HOLDS = frozenset({"crowd", "unknown", "nothing", "overlaps"})
+
+    def __init__(self, out: Path, classes: Classes) -> None:
+        super().__init__(out, classes)
+        for name in RESERVED:
+            if name in classes.names:
+                raise ConfigError(f"labelme reads '{name}' as no class; rename the class.")
+        self.lists: dict[str, list[str]] = {}
+
+    def place(self, item: Item) -> Path:
+        return self.out / f"{item.name}{item.ending}"
+
+    def write(self, item: Item) -> tuple[Path, ...]:
+        segments = self.held(item.segments)
+        self.lists.setdefault(item.split, []).append(item.name)
+        shapes: list[dict[str, Any]] = []
+        for row, (box, crop) in enumerate(zip(*segments.windows())):
+            name = self.classes.names[int(segments.labels[row])]
+            shapes[:0] = _shapes(name, box, crop, row + 1, crowd=bool(segments.crowd[row]))
+        unknown = segments.unknown.numpy()
+        if unknown.any():
+            shapes.insert(0, _mask(RESERVED[0], np.zeros(2, int), unknown, {}))
+        height, width = segments.size
+        image = item.image.name if item.image else f"{item.name.rpartition('/')[2]}.png"
+        content: dict[str, Any] = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image,
+                                   "imageData": None, "imageHeight": height, "imageWidth": width}  # fmt: skip
+        path = self.out / f"{item.name}.json"
+        write_json(path, content, indent=1)
+        return (path,)
+
+    def finish(self) -> tuple[str, ...]:
+        write_table(self.out / "classes.txt", self.classes, unknown=None, nothing=None)
+        with atomic(self.out / "labels.txt") as part:  # what `labelme --labels` takes
+            part.write_text("".join(f"{name}\n" for name in (*RESERVED, *self.classes.names)), encoding="utf-8")
+        write_lists(self.out / "splits", self.lists)
+        return super().finish()
+
+
+def _shapes(name: str, box: np.ndarray, crop: np.ndarray, number: int, *, crowd: bool) -> list[dict[str, Any]]:
+    """The shapes of one segment."""
+    flags = {"crowd": True} if crowd else {}
+    polygons = trace(crop)
+    if any(len(polygon) > 1 for polygon in polygons):
+        return [_mask(name, box[:2], crop, flags)]
+    group = number if len(polygons) > 1 else None
+    return [
+        {"label": name, "points": (ring + box[:2]).astype(float).tolist(), "group_id": group, "description": "",
+         "shape_type": "polygon", "flags": flags, "mask": None}
+        for (ring,) in polygons
+    ]  # fmt: skip
+
+
+def _mask(name: str, corner: np.ndarray, mask: np.ndarray, flags: dict[str, bool]) -> dict[str, Any]:
+    """A mask and its corner pixels, the last one included."""
+    file = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8)).save(file, format="PNG")
+    last = corner + np.array(mask.shape)[::-1] - 1
+    return {"label": name, "points": [corner.astype(float).tolist(), last.astype(float).tolist()], "group_id": None,
+            "description": "", "shape_type": "mask", "flags": flags,
+            "mask": base64.b64encode(file.getvalue()).decode()}  # fmt: skip
