@@ -22,6 +22,7 @@ NOTHING = -1  # known to belong to no segment: counts as a negative
 UNKNOWN = -2  # not known: never counts
 
 MASK, BOX, SCRIBBLE, TAG = range(4)  # kinds of supervision of a row
+ORDERED = 32  # layers up to which earlier rows lie below later ones
 COLUMNS = ("labels", "scores", "crowd", "keys", "kind", "given_areas", "given_boxes")
 
 
@@ -162,8 +163,10 @@ class Segments:
         """From N windows: integer boxes [N, 4] x0 y0 x1 y1 (x1, y1 excluded) and a bool crop [y1-y0, x1-x0] in each.
 
         `size` is (H, W); `void` [H, W] bool marks pixels that are unknown where no object covers them. An object goes
-        to the lowest layer above all earlier ones that it covers, so that of several the first row shows; only its own
-        box is looked at. Raises DataError for a window that does not fit the image or its crop.
+        to the lowest layer above all earlier ones that it covers, so that of several the first row shows; where that
+        would take more than `ORDERED` layers, to the lowest where it covers none (a row of 2,000 cells, each over the
+        edge of the last, needs few layers, not 2,000). Only its own box is looked at. Raises DataError for a window
+        that does not fit the image or its crop.
         """
         height, width = int(size[0]), int(size[1])
         windows = np.asarray(boxes.cpu() if isinstance(boxes, Tensor) else boxes, int).reshape(-1, 4).tolist()
@@ -181,6 +184,9 @@ class Segments:
             at = len(layers)
             while at and not (layers[at - 1][y0:y1, x0:x1][crop] >= 0).any():
                 at -= 1
+            if at == len(layers) >= ORDERED:
+                free = (k for k, layer in enumerate(layers) if not (layer[y0:y1, x0:x1][crop] >= 0).any())
+                at = next(free, at)
             if at == len(layers):
                 layers.append(blank.copy())
             layers[at][y0:y1, x0:x1][crop] = row

@@ -85,6 +85,7 @@ class _Pass:
 
     tally: Tally
     images: list[Listed] = field(default_factory=list)
+    rows: dict[Key, int] = field(default_factory=dict)
     categories: list[dict[str, Any]] = field(default_factory=list)
     owners: list[Key] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
@@ -113,7 +114,8 @@ def index(path: Path, *, panoptic: bool = False) -> Index:
         there = ", ".join(sorted(state.seen)) or "nothing"
         raise DataError(f"{path}: has no '{missing[0]}'; a COCO file has {', '.join(LISTS)}, this one has {there}.")
     if not state.images:
-        raise DataError(f"{path}: lists no image.")
+        faults = state.tally.faults()
+        raise DataError(f"{path}: {faults[0].detail if faults else 'lists no image.'}")
     table, files = _table(state, panoptic)
     return Index(path, state.images, state.categories, table, frozenset(state.kinds), files, state.tally.faults())
 
@@ -154,6 +156,9 @@ def _take_image(state: _Pass, value: Any, start: int, end: int, panoptic: bool) 
     size = [value.get(name) or 0 for name in ("height", "width")]
     if not all(_whole(v) and 0 <= v < 1 << 31 for v in size):
         return f"its height and width are {size}, expected whole numbers"
+    if value["id"] in state.rows:
+        return "the id is there already"
+    state.rows[value["id"]] = len(state.images)
     state.images.append(Listed(value["id"], value["file_name"], *size))
     return ""
 
@@ -202,11 +207,7 @@ def _table(state: _Pass, panoptic: bool) -> tuple[Table, list[str]]:
 
 def _owners(state: _Pass) -> np.ndarray:
     """[A] int64: the image that each annotation belongs to, -1 for none."""
-    rows: dict[Key, int] = {}
-    for row, image in enumerate(state.images):
-        if rows.setdefault(image.key, row) != row:
-            state.tally.add("annotation", f"images[{row}]: the id {image.key!r} is there already", fatal=True)
-    owner = np.array([rows.get(key, -1) for key in state.owners], np.int64)
+    owner = np.array([state.rows.get(key, -1) for key in state.owners], np.int64)
     lost = np.flatnonzero(owner < 0)
     if len(lost):
         word = f"{len(lost):,} annotations, the first of image {state.owners[lost[0]]!r}"
