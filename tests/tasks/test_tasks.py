@@ -194,6 +194,14 @@ def test_paint_goes_by_score_and_drops_what_is_mostly_hidden():
     assert found.scores.tolist() == pytest.approx([0.9, 0.7])
 
 
+def test_paint_gives_stuff_what_things_leave_whatever_the_scores():
+    masks = np.array([[[1, 1, 1, 1, 1, 0]], [[1, 1, 1, 1, 0, 0]], [[0, 0, 0, 0, 0, 1]]], bool)
+    scores = np.zeros((3, 4))
+    scores[0, 0], scores[1, 1], scores[2, 2] = 0.99, 0.6, 0.2  # sky, a car on most of it, another stuff that is unsure
+    found = make_task("panoptic", CLASSES).decode(given(masks, scores, Merge("paint", 0.5, 0.5)), 0)
+    assert found.labels[found.ids[0, 0].long()].tolist() == [1, 1, 1, 1, 0, 2]
+
+
 def test_stuff_below_its_least_area_becomes_unknown():
     masks = np.array([[[1, 0, 0]], [[0, 1, 1]]], bool)
     scores = np.array([[0.9, 0, 0, 0], [0, 0.9, 0, 0]])

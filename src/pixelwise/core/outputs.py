@@ -46,7 +46,8 @@ Window = tuple[int, int, int, int]  # top, left, height, width, in pixels of the
 class Merge:
     """How candidates become one map: the rule of the paper, with its numbers.
 
-    paint      by falling score; kept when at least `overlap` of it is still free (Kirillov et al. 2019, 1801.00868)
+    paint      things by falling score, kept above `score` when at least `overlap` of them is still free; stuff takes
+               what they leave (Kirillov et al. 2019, 1801.00868)
     argmax     each pixel goes to the candidate with the largest score x mask; kept above `score` when at least
                `overlap` of its own mask is left (Cheng et al. 2021, 2107.06278). Pixels where its mask is below 0.01,
                which no answer can show, are not counted as left.

@@ -55,17 +55,18 @@ class Panoptic:
         found, k = reading, len(self.classes)
         label = found.scores.argmax(1) if len(found.scores) else np.zeros(0, np.int64)
         score = found.scores.max(1) if len(found.scores) else np.zeros(0, np.float32)
-        owner = RULES[found.merge.rule](found, score, self.sure(found, label, score))  # [H, W] row, NOTHING or UNKNOWN
+        join = RULES[found.merge.rule]
+        owner = join(found, score, self.sure(found, label, score), self.thing(label))  # [H, W] row, NOTHING or UNKNOWN
         nothing = np.append(label >= k, [False, False])  # the channel past the classes; the marks index from the end
         owner = np.where(nothing[owner], NOTHING, owner)
         return self._segments(owner, label, score, found)
 
     def sure(self, found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarray:
         """[Q] bool: candidates that may be answered, by the rule's own threshold or, for things, by `score`."""
-        rules = {"partition": np.ones(len(score), bool), "paint": score >= found.merge.score,
-                 "argmax": score > found.merge.score}  # fmt: skip
+        thing, least = self.thing(label), found.merge.score
+        rules = {"partition": score >= 0, "paint": ~thing | (score >= least), "argmax": score > least}
         own = rules[found.merge.rule]
-        return own if self.score is None else np.where(self.thing(label), score >= self.score, own)
+        return own if self.score is None else np.where(thing, score >= self.score, own)
 
     def thing(self, label: np.ndarray) -> np.ndarray:
         """[Q] bool; the channel past the classes is none."""
@@ -100,27 +101,31 @@ class Panoptic:
         return PanopticQuality(self.classes)
 
 
-def _partition(found: Candidates, score: np.ndarray, sure: np.ndarray) -> np.ndarray:
+# The rules: candidates with score [Q], which may be answered [Q] and which are things [Q] -> [H, W] row or mark.
+
+
+def _partition(found: Candidates, score: np.ndarray, sure: np.ndarray, thing: np.ndarray) -> np.ndarray:
     owner = np.full(found.size, NOTHING, np.int32)
     for q, ((x0, y0, x1, y1), crop) in enumerate(zip(found.boxes.tolist(), found.crops)):
         owner[y0:y1, x0:x1][crop if crop.dtype == bool else crop > 0.5] = q if sure[q] else UNKNOWN
     return owner
 
 
-def _paint(found: Candidates, score: np.ndarray, sure: np.ndarray) -> np.ndarray:
+def _paint(found: Candidates, score: np.ndarray, sure: np.ndarray, thing: np.ndarray) -> np.ndarray:
     owner = np.full(found.size, UNKNOWN, np.int32)
-    for q in np.argsort(-score, kind="stable"):
+    for q in np.lexsort((-score, ~thing)):  # things by falling score, then stuff
         if not sure[q]:
             continue
         x0, y0, x1, y1 = found.boxes[q]
         crop = found.crops[q] if found.crops[q].dtype == bool else found.crops[q] > 0.5
         free = crop & (owner[y0:y1, x0:x1] < 0)
-        if crop.any() and free.sum() >= found.merge.overlap * crop.sum():
+        least = found.merge.overlap * crop.sum() if thing[q] else 0  # stuff takes what things leave, however little
+        if crop.any() and free.sum() >= least:
             owner[y0:y1, x0:x1][free] = q
     return owner
 
 
-def _argmax(found: Candidates, score: np.ndarray, sure: np.ndarray) -> np.ndarray:
+def _argmax(found: Candidates, score: np.ndarray, sure: np.ndarray, thing: np.ndarray) -> np.ndarray:
     owner, best = np.full(found.size, UNKNOWN, np.int32), np.zeros(found.size, np.float32)
     none = 1 - found.scores.sum(1)  # what the softmax leaves for "no segment"
     rows = np.flatnonzero(sure & (score > none))
