@@ -27,6 +27,7 @@ from pixelwise.core.sample import Preprocessing
 from pixelwise.core.segments import Segments
 from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError
+from pixelwise.models import _detectron2
 
 PAPER = {"title": "Mask R-CNN", "year": 2017, "arxiv": "1703.06870"}
 TASKS = ("instance",)
@@ -36,9 +37,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "small": {"encoder": "resnet18", "encoder_norm": "group", "norm": "group", "width": 64, "box_width": 256,
               "before_nms": 300, "after_nms": 200, "drawn_boxes": 128},
+    "detectron2_r50_fpn": _detectron2.LAYOUT,
     "resnet50_fpn": {"spare": True, "aligned": False},
     "resnet50_fpn_v2": {"spare": True, "aligned": False, "norm": "batch", "rpn_convs": 2, "box_convs": 4},
 }  # fmt: skip
+THIN = {"encoder": "resnet10t", "width": 8, "box_width": 16, "before_nms": 60, "after_nms": 40, "drawn_boxes": 32}
+NOT_EXPORTED = "torchvision's roi_align and nms answer a number of boxes that depends on the image"
 
 MASKS_AT_ONCE = 128  # that pass the mask head together when predicting
 
@@ -284,6 +288,7 @@ def _background_last(name: str, tensor: Tensor) -> Tensor:
 
 
 KEYS = {
+    "detectron2": _detectron2.DIALECT,
     "torchvision": Dialect(
         signs=(r"^backbone\.body\.layer4\.", r"^backbone\.fpn\.inner_blocks\.", r"^rpn\.head\.cls_logits\.",
                r"^roi_heads\.mask_predictor\."),
