@@ -79,7 +79,7 @@ def make_encoder(name: str = "resnet50", *, channels: int = 3, pretrained: bool 
     body = _build(name, channels, pretrained, output_stride, levels=fewer)
     found = body.feature_info.reduction(), body.feature_info.channels()
     encoder = Encoder(body, [found[1][i] for i in picks], [found[0][i] for i in picks], picks, multiple)
-    if max(encoder.strides) > output_stride and output_stride < max(wanted):
+    if max(encoder.strides) > output_stride != 32:  # 32: nothing is dilated
         raise ConfigError(f"The encoder '{name}' cannot be dilated to an output stride of {output_stride}; "
                           "ResNets, EfficientNets and MobileNets can.")  # fmt: skip
     if frozen_norm:
