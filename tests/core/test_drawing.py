@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import numpy as np
 import pytest
 import torch
@@ -71,14 +73,6 @@ def test_colour_map_has_the_palette_and_tells_instances_apart() -> None:
     assert np.abs(first - second).sum() > 40
 
 
-def test_every_pair_of_touching_objects_differs_on_a_dense_grid() -> None:
-    ids = torch.arange(100, dtype=torch.int16).reshape(10, 10).repeat_interleave(8, 0).repeat_interleave(8, 1)
-    segments = Segments(ids, torch.ones(100, dtype=torch.int64))
-    colours = drawing.instance_colours(segments, CLASSES).astype(int).reshape(10, 10, 3)
-    assert (np.abs(np.diff(colours, axis=0)).sum(2) > 20).all()
-    assert (np.abs(np.diff(colours, axis=1)).sum(2) > 20).all()
-
-
 def test_overlapping_objects_differ_and_hidden_borders_show() -> None:
     masks = np.zeros((2, 30, 30), bool)
     masks[0, 5:25, 5:25] = True
@@ -111,52 +105,9 @@ def test_outlines_grow_with_the_image(width: int, thick: int) -> None:
     assert line.any(2)[16].sum() == 2 * thick
 
 
-def test_error_overlay_names_every_kind_of_error() -> None:
-    truth, ids = streets(), streets().ids.clone()
-    ids[0, 0, 0] = 0  # false: nothing is there
-    ids[0, 30, 50] = NOTHING  # missed
-    ids[0, 30, 55] = UNKNOWN  # an unknown answer misses too
-    ids[0, 30, 40] = 1  # confused
-    prediction = Segments(ids, truth.labels)
-    drawn = drawing.error_overlay(np.zeros((40, 60, 3), np.uint8), prediction, truth).astype(int)
-    nearest = [drawing.FALSE, drawing.MISSED, drawing.MISSED, drawing.CONFUSED]
-    for (y, x), colour in zip([(0, 0), (30, 50), (30, 55), (30, 40)], nearest):
-        distances = [np.abs(drawn[y, x] - np.array(c)).sum() for c in (drawing.FALSE, drawing.MISSED, drawing.CONFUSED)]
-        assert (drawing.FALSE, drawing.MISSED, drawing.CONFUSED)[int(np.argmin(distances))] == colour
-    grey = np.ones((40, 60), bool)
-    grey[[0, 30, 30, 30], [0, 50, 55, 40]] = False
-    assert (drawn[grey].max(1) == drawn[grey].min(1)).all()
-
-
-def test_unknown_truth_is_never_an_error() -> None:
-    truth = Segments.empty((20, 20), fill=UNKNOWN)
-    prediction = Segments(torch.zeros(1, 20, 20, dtype=torch.int8), torch.tensor([0]))
-    drawn = drawing.error_overlay(np.full((20, 20, 3), 9, np.uint8), prediction, truth, CLASSES)
-    assert (drawn.max(2) == drawn.min(2)).all()
-
-
-def test_unmatched_objects_are_outlined_but_matched_and_crowd_are_not() -> None:
-    truth = Segments.from_masks(np.pad(np.ones((1, 10, 10), bool), ((0, 0), (5, 25), (5, 25))), [1])
-    moved = Segments(torch.roll(truth.ids, 7, 2), truth.labels)
-    blank = np.zeros((40, 40, 3), np.uint8)
-    plain = drawing.error_overlay(blank, moved, truth)
-    outlined = drawing.error_overlay(blank, moved, truth, CLASSES)
-    assert (outlined[5, 5] == drawing.MISSED).all()
-    assert (outlined[14, 21] == drawing.FALSE).all()
-    assert (outlined != plain).any()
-    np.testing.assert_array_equal(
-        drawing.error_overlay(blank, truth, truth, CLASSES), drawing.error_overlay(blank, truth, truth)
-    )
-    crowd = Segments(truth.ids, truth.labels, crowd=torch.tensor([True]))
-    shown = drawing.error_overlay(blank, Segments.empty((40, 40)), crowd, CLASSES)
-    assert not (shown[5, 5] == drawing.MISSED).all()
-
-
 def test_sizes_that_differ_are_refused_by_name() -> None:
     with pytest.raises(DataError, match=r"\(41, 60\).*\(40, 60\)"):
         drawing.overlay(np.zeros((41, 60, 3), np.uint8), streets(), CLASSES)
-    with pytest.raises(DataError, match="do not fit"):
-        drawing.error_overlay(np.zeros((40, 60, 3), np.uint8), Segments.empty((39, 60)), streets())
 
 
 @pytest.mark.parametrize("draw", [drawing.colour_map, lambda s, c: drawing.overlay(np.zeros((*s.size, 3)), s, c)])
@@ -169,3 +120,26 @@ def test_legend_shows_every_colour_and_grows_with_the_image() -> None:
     assert large.shape[0] > 4 * small.shape[0]
     for colour in CLASSES.colours:
         assert (small == colour).all(2).any()
+
+
+def test_legend_of_an_image_names_what_is_in_it_and_fills_its_width() -> None:
+    classes = Classes(names=tuple(f"class number {k}" for k in range(30)))
+    few = Segments(torch.tensor([[3, 3, 7]], dtype=torch.int8), torch.arange(30))
+    whole, part = drawing.legend(classes), drawing.legend(classes, only=few)
+    for k in range(30):
+        assert (whole == classes.colours[k]).all(2).any()
+        assert (part == classes.colours[k]).all(2).any() == (k in (3, 7))
+    wide = drawing.legend(classes, width=1500)
+    assert wide.shape[1] == 1500
+    assert wide.shape[0] < drawing.legend(classes, width=700).shape[0]
+    assert drawing.legend(classes, only=Segments.empty((4, 4))).shape == whole.shape  # an empty one would help nobody
+
+
+@pytest.mark.slow
+def test_two_thousand_objects_on_four_thousand_pixels_take_seconds() -> None:
+    ids = torch.arange(2000, dtype=torch.int16).reshape(40, 50).repeat_interleave(50, 0).repeat_interleave(80, 1)
+    segments = Segments(ids, torch.zeros(2000, dtype=torch.int64), scores=torch.rand(2000))
+    start = perf_counter()
+    drawn = drawing.overlay(np.zeros((2000, 4000, 3), np.uint8), segments, Classes(names=("cell",), things=("cell",)))
+    assert perf_counter() - start < 6  # half a second on a free core
+    assert drawn.shape == (2000, 4000, 3)

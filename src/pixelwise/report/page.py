@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pixelwise import __version__
 from pixelwise.config import parse_options
-from pixelwise.core import drawing
+from pixelwise.core import disagreement, drawing
 from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
 from pixelwise.core.modelfile import read_card
@@ -28,9 +28,9 @@ from pixelwise.tasks import make_task
 
 SHOWN = 5  # examples from either end
 ERRORS = (
-    ("false: an answer where there is nothing", drawing.FALSE),
-    ("missed: no answer where there is something", drawing.MISSED),
-    ("taken for another class", drawing.CONFUSED),
+    ("false: an answer where there is nothing", disagreement.FALSE),
+    ("missed: no answer where there is something", disagreement.MISSED),
+    ("taken for another class", disagreement.CONFUSED),
     ("unknown: does not count", drawing.UNKNOWN_COLOUR),
 )
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pixelwise.core import drawing
+from pixelwise.core import disagreement, drawing
 from pixelwise.core.classes import Classes
 from pixelwise.core.segments import Segments
 
@@ -85,7 +85,8 @@ def _views(example: Example, classes: Classes) -> list[tuple[str, str, np.ndarra
         ("truth", f"Truth of {name}: {_contents(truth, classes)}", drawing.overlay(image, truth, classes)),
         ("prediction", f"Prediction for {name}: {_contents(prediction, classes)}",
          drawing.overlay(image, prediction, classes)),
-        ("errors", f"Errors in {name}, in colour on grey", drawing.error_overlay(image, prediction, truth, classes)),
+        ("errors", f"Errors in {name}, in colour on grey",
+         disagreement.error_overlay(image, prediction, truth, classes)),
     ]  # fmt: skip
 
 
