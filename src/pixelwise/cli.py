@@ -1,4 +1,4 @@
-"""The command line: `pixelwise check | train | evaluate | predict | import | list`. Heavy imports wait for use."""
+"""The command line: `pixelwise check | convert | train | evaluate | predict | ...`. Heavy imports wait for use."""
 
 from __future__ import annotations
 
@@ -114,15 +114,38 @@ class Import:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """Write a data set in another format, and say what that format cannot hold."""
+
+    data: Annotated[Path, Positional]
+    """The data set's folder."""
+    to: str
+    """The format to write; see pixelwise list writers."""
+    out: Path
+    """Folder for it, new or empty."""
+    format: str | None = None
+    """Layout that is read; found by looking by default."""
+    options: tuple[str, ...] = ()
+    """Options of the format that is read, such as annotations=both: see docs/data.md."""
+    to_options: tuple[str, ...] = ()
+    """Options of the format that is written, such as masks=rle."""
+    split: tuple[str, ...] = ()
+    """Which splits; all by default."""
+    images: Literal["copy", "link", "none"] = "copy"
+    """Copy the images as they are, link to them, or write annotations alone."""
+
+
+@dataclass(frozen=True)
 class List:
     """List what there is."""
 
-    what: Annotated[Literal["models", "encoders", "formats", "losses", "metrics"], Positional]
+    what: Annotated[Literal["models", "encoders", "formats", "writers", "losses", "metrics"], Positional]
     """Which of them."""
 
 
 Command = (
     Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[TrainSettings, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
@@ -183,6 +206,21 @@ def _check(command: Check) -> int:
     else:
         findings.print()
     return 0 if findings.ok else 1
+
+
+def _convert(command: Convert) -> int:
+    from pixelwise.data.convert import convert
+
+    options, to_options = parse_options(command.options), parse_options(command.to_options)
+    done = convert(command.data, command.to, command.out, format=command.format, options=options, to_options=to_options,
+                   splits=command.split, images=command.images)  # fmt: skip
+    for split, count in done.written.items():
+        print(f"{split or 'all'}: {count} image{'s' if count != 1 else ''}")
+    how = {"copy": "images copied", "link": "images linked"}[command.images] if done.images else "annotations alone"
+    print(f"{done.segments} segments written as {command.to}, {how}: {done.out}")
+    for sentence in done.lost:
+        print(f"lost: {sentence}")
+    return 0
 
 
 def _train(command: TrainSettings) -> int:
@@ -266,5 +304,5 @@ def _list(command: List) -> int:
     return 0
 
 
-RUN: dict[type, Any] = {Check: _check, TrainSettings: _train, Evaluate: _evaluate, Predict: _predict, Import: _import,
-                        List: _list}  # fmt: skip
+RUN: dict[type, Any] = {Check: _check, Convert: _convert, TrainSettings: _train, Evaluate: _evaluate,
+                        Predict: _predict, Import: _import, List: _list}  # fmt: skip

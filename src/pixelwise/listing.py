@@ -23,7 +23,7 @@ THING = Classes(names=("cell",), things=("cell",))
 
 
 def table(what: str, console: Console | None = None) -> None:
-    """Prints models, encoders, formats, losses or metrics. Raises ConfigError for another word."""
+    """Prints models, encoders, formats, writers, losses or metrics. Raises ConfigError for another word."""
     if what not in MAKERS:
         raise ConfigError(f"There is no list of '{what}'; {nearest(what, MAKERS)}")
     (console or Console()).print(MAKERS[what]())
@@ -88,6 +88,13 @@ def formats() -> Table:
     return grid
 
 
+def writers() -> Table:
+    grid = _grid("name", "what", title="formats that are written: convert --to NAME, predict --save NAME")
+    for name in registry.modules("writers"):
+        grid.add_row(name, Text(registry.load("writers", name).DESCRIPTION))
+    return grid
+
+
 def loss_functions() -> Table:
     grid = _grid("name", "what and options", title='losses: train --loss "NAME+0.5*NAME(option=value)"')
     for name, options, what in losses.table():
@@ -115,4 +122,5 @@ def keys(metric: Any) -> list[str]:
     return list(made.compute())
 
 
-MAKERS = {"models": models, "encoders": encoders, "formats": formats, "losses": loss_functions, "metrics": scores}
+MAKERS = {"models": models, "encoders": encoders, "formats": formats, "writers": writers, "losses": loss_functions,
+          "metrics": scores}  # fmt: skip

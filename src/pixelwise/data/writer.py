@@ -27,17 +27,14 @@ class Item:
     name   relative path with / between folders, without ending; unique among all that is written
     split  "train", "val", ...; "" where there are no splits, as for answers
     image  its file, or None
+    ending of the image's file where it is written
     """
 
     name: str
     segments: Segments
     split: str = ""
     image: Path | None = None
-
-    @property
-    def ending(self) -> str:
-        """Of the image's file; ".png" where there is none."""
-        return self.image.suffix if self.image else ".png"
+    ending: str = ".png"
 
 
 class Writer:

@@ -54,7 +54,7 @@ class Writer(writer.Writer):
         if unknown.any():
             shapes.insert(0, _mask(RESERVED[0], np.zeros(2, int), unknown, {}))
         height, width = segments.size
-        image = item.image.name if item.image else f"{item.name.rpartition('/')[2]}.png"
+        image = f"{item.name.rpartition('/')[2]}{item.ending}"
         content: dict[str, Any] = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image,
                                    "imageData": None, "imageHeight": height, "imageWidth": width}  # fmt: skip
         path = self.out / f"{item.name}.json"
