@@ -18,11 +18,14 @@ from pixelwise.errors import DataError
 
 ALL = [getattr(metrics, name) for name in metrics.__all__]
 MAIN = {
+    "AggregatedJaccard": "aji",
     "AveragePrecision": "ap",
     "BoundaryF": "boundary_f",
     "BoundaryIoU": "boundary_iou",
+    "CityscapesAP": "cityscapes_ap",
     "ConfusionMatrix": "miou",
     "InstanceF1": "f1",
+    "ObjectDice": "object_dice",
     "PanopticQuality": "pq",
 }
 MODULES = [f"pixelwise.metrics.{found.name}" for found in pkgutil.iter_modules(metrics.__path__)]
@@ -113,7 +116,7 @@ def test_an_image_that_is_all_unknown_changes_nothing(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", ALL)
 def test_a_perfect_prediction_scores_1_and_an_empty_one_0(kind: type) -> None:
-    ids = np.kron(np.arange(6).reshape(2, 3), np.ones((6, 6), int)).astype(np.int8)
+    ids = np.kron(np.arange(6).reshape(2, 3), np.ones((12, 12), int)).astype(np.int8)
     truth = Segments(ids, [0, 1, 2, 0, 1, 2])
     perfect, empty = kind(3), kind(3)
     perfect.update(truth, truth)
