@@ -16,7 +16,6 @@ from PIL import Image
 from pixelwise.core.classes import Classes
 from pixelwise.core.panoptic_map import (
     colours_of_ids,
-    from_maps,
     from_panoptic,
     ids_of_colours,
     instance_ids,
@@ -65,33 +64,12 @@ def test_segments_come_back_through_the_panoptic_png(segments):
 
 @few
 @given(flat_segments())
-def test_segments_come_back_through_instance_and_class_maps(segments):
+def test_instance_and_class_maps_show_what_the_segments_show(segments):
     instances, class_map = to_maps(segments, CLASSES)
-    again = from_maps(instances, class_map, CLASSES)
-    assert again.class_map(-2, nothing=-1).tolist() == segments.class_map(-2, nothing=-1).tolist()
+    assert class_map.tolist() == segments.class_map(255, nothing=-1).tolist()
     told = CLASSES.is_thing[segments.labels.numpy()] & ~segments.crowd.numpy()
     things = segments.keep(np.flatnonzero(told))
-    assert np.array_equal(again.masks[: len(things)].numpy(), things.masks.numpy())
-    assert again.labels[: len(things)].tolist() == things.labels.tolist()
-    rest = again.labels[len(things) :].numpy()
-    assert len(set(rest.tolist())) == len(rest)
-    assert again.crowd[len(things) :].tolist() == CLASSES.is_thing[rest].tolist()
-
-
-def test_instances_take_the_class_under_most_of_their_pixels():
-    instances = np.array([[5, 5, 5, 9, 9, 0]])
-    class_map = np.array([[1, 1, 2, 2, 2, 3]])  # 9 lies on stuff; a person without instance
-    found = from_maps(instances, class_map, CLASSES)
-    assert found.ids.tolist() == [[[0, 0, 0, 1, 1, 2]]]
-    assert found.labels.tolist() == [1, 2, 3]
-    assert found.keys.tolist() == [5, 0, 0]
-    assert found.crowd.tolist() == [False, False, True]
-
-
-def test_unknown_and_nothing_in_the_class_map_stay():
-    found = from_maps(np.array([[5, 5, 5, 0, 6]]), np.array([[1, 255, -1, -1, 255]]), CLASSES)
-    assert found.ids.tolist() == [[[0, UNKNOWN, 0, NOTHING, UNKNOWN]]]
-    assert found.keys.tolist() == [5]
+    assert np.array_equal(instances, things.ids[0].numpy().clip(-1) + 1)
 
 
 def test_ids_carry_class_and_number():
@@ -137,10 +115,14 @@ def test_arrays_that_are_no_maps_are_refused():
         ids_of_colours(np.zeros((2, 2), np.uint8))
     with pytest.raises(DataError, match=r"0\.\.16777215"):
         colours_of_ids(np.array([[1 << 24]]))
-    with pytest.raises(DataError, match="instance map must be"):
-        from_maps(np.zeros((2, 3), int), np.zeros((3, 2), int), CLASSES)
-    with pytest.raises(DataError, match=r"9 \(1 pixels\)"):
-        from_maps(np.zeros((1, 1), int), np.array([[9]]), CLASSES)
+
+
+@pytest.mark.parametrize("row", [5, {"id": 5}, {"id": "5", "category_id": 0}, {"id": 1 << 24, "category_id": 0},
+                                 {"id": 5, "category_id": 0, "area": "big"}, {"id": 5, "category_id": 0, "bbox": [1]},
+                                 {"id": 5, "category_id": 0, "area": float("nan")}])  # fmt: skip
+def test_rows_of_the_table_that_are_malformed_are_refused(row):
+    with pytest.raises(DataError, match="segments_info"):
+        from_panoptic(colours_of_ids(np.array([[5, 0]])), [row], CLASSES)
 
 
 @pytest.mark.skipif("PIXELWISE_DATA" not in os.environ, reason="PIXELWISE_DATA is not set")

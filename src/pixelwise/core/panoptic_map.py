@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from pixelwise.core.classes import Classes
-from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, smallest_int
+from pixelwise.core.segments import Segments
 from pixelwise.errors import DataError
 
 MOST_INSTANCES = 1000  # ids class * 1000 + number, as Cityscapes counts them
@@ -137,50 +136,6 @@ def instance_ids(segments: Segments, classes: Classes, most: int = MOST_INSTANCE
             )
         ids[rows] = classes.ids[label] * most + np.arange(1, len(rows) + 1)
     return ids
-
-
-def from_maps(instances: Any, class_map: Any, classes: Classes, *, void: int = 255) -> Segments:
-    """A map of instance ids [H, W], 0 for none, and a class map [H, W] of labels -> Segments, one layer.
-
-    First the instances by rising id, `keys` being these; then a row per class for all other pixels, `keys` 0. Such a
-    row is a crowd where the class is a thing, since nobody told its objects apart. An instance has the class of most of
-    its pixels; instances of stuff are not told apart. `void` in the class map is UNKNOWN also inside an instance, -1 is
-    NOTHING. Raises DataError for maps of two sizes, maps that are not of integers, and labels that are no class.
-    """
-    instances = np.asarray(instances)
-    labels = Segments.from_class_map(class_map, void, num_classes=len(classes)).ids[0].cpu().numpy().astype(np.int64)
-    if instances.dtype.kind not in "iub" or instances.shape != labels.shape:
-        raise DataError(
-            f"the instance map must be {list(labels.shape)} of integers as the class map, "
-            f"got {list(instances.shape)} {instances.dtype}."
-        )
-    found, inverse = np.unique(instances, return_inverse=True)
-    inverse = inverse.reshape(labels.shape)
-    told, label_of = _instance_classes(found, inverse, labels, classes)
-    alone = told[inverse] & (labels != UNKNOWN)  # [H, W] bool: pixels of an instance
-    present = np.unique(labels[~alone & (labels >= 0)])
-    class_row = np.full(len(classes) + 2, UNKNOWN, np.int64)
-    class_row[present], class_row[-1] = (
-        int(told.sum()) + np.arange(len(present)),
-        NOTHING,
-    )  # the marks index from the end
-    ids = np.where(alone, (np.cumsum(told) - 1)[inverse], class_row[labels])
-    crowd = np.concatenate([np.zeros(int(told.sum()), bool), classes.is_thing[present]])
-    keys = np.concatenate([found[told].astype(np.int64), np.zeros(len(present), np.int64)])
-    rows = torch.from_numpy(ids).to(smallest_int(len(keys)))
-    all_labels = torch.from_numpy(np.concatenate([label_of[told], present]))
-    return Segments(rows, all_labels, crowd=torch.from_numpy(crowd), keys=torch.from_numpy(keys))
-
-
-def _instance_classes(
-    found: np.ndarray, inverse: np.ndarray, labels: np.ndarray, classes: Classes
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each id [n]: whether it is an instance of things, and the label under most of its pixels."""
-    k = len(classes)
-    votes = np.bincount((inverse * (k + 2) + labels + 2).ravel(), minlength=len(found) * (k + 2))
-    votes = votes.reshape(len(found), k + 2)[:, 2:]  # without UNKNOWN and NOTHING
-    label = votes.argmax(1)
-    return (found != 0) & votes.any(1) & classes.is_thing[label], label
 
 
 def to_maps(segments: Segments, classes: Classes, *, void: int = 255) -> tuple[np.ndarray, np.ndarray]:

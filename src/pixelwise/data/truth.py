@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pixelwise.core.panoptic_truth import UNTOLD, Decisions, Merge
 from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, smallest_int
 from pixelwise.data.dataset import Record
 from pixelwise.data.io import MAX_PIXELS, read_mask
@@ -161,38 +162,22 @@ class Maps:
     # -- both ---------------------------------------------------------------------------------------------------------
 
     def panoptic(self, record: Record) -> Segments:
-        """Stuff from the class map, things from the instance map.
+        """Stuff from the class map, things from the instance map, joined as `pixelwise.core.panoptic_truth` does.
 
         The class of an instance is the one under most of its pixels; more than `MIXED` of others is an error. Unknown
         in the class map stays unknown. Pixels of a thing class outside all instances are a crowd of that class.
         """
-        classes = self.table.classes
-        pairs, counts, found = self._overlap(record)
-        ground = self._ground(found)
-        on_class = counts[:, 2:]  # [n, K] without UNKNOWN and NOTHING
-        self._check_mixed(record, found[~ground], on_class[~ground])
-        bare = np.flatnonzero(on_class[ground].sum(0))  # classes seen outside all instances
-        objects = np.flatnonzero(~ground & (on_class.sum(1) > 0))
-        row = np.empty_like(counts)  # [n, 2+K] the row of each pair of instance and label
-        row[:] = NOTHING
-        row[:, 2 + bare] = np.arange(len(bare))
-        row[objects] = len(bare) + np.arange(len(objects))[:, None]
-        row[:, 0] = UNKNOWN
-        labels = np.concatenate([bare, on_class[objects].argmax(1)])
-        keys = np.concatenate([np.array(classes.ids, np.int64)[bare], found[objects]])
-        crowd = np.concatenate([classes.is_thing[bare], np.zeros(len(objects), bool)])
-        ids = torch.from_numpy(_narrow(row.ravel(), len(labels))[pairs])
-        return Segments(ids, _int64(labels), crowd=torch.from_numpy(crowd), keys=_int64(keys))
+        merged, keys = self._merge(record)
+        self._check_mixed(record, keys, merged.counts[:-1, 2:])
+        return merged.segments(np.zeros(len(keys), bool), keys)
 
-    def _ground(self, found: np.ndarray) -> np.ndarray:
-        """[n] bool: ids of the instance map that are no object."""
-        return (found == 0) | np.isin(found, self.object_void)
+    def decisions(self, record: Record) -> Decisions:
+        """What had to be decided to join the record's two maps."""
+        merged, _ = self._merge(record)
+        return merged.decisions(holes=int((merged.holes() >= 0).sum()))
 
-    def _overlap(self, record: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each pixel's pair of instance and label [H, W], the pixels of each pair [n, 2+K], the instance ids found [n].
-
-        Pair number: position of the instance * (2+K) + label + 2, so that UNKNOWN is column 0 and NOTHING column 1.
-        """
+    def _merge(self, record: Record) -> tuple[Merge, np.ndarray]:
+        """The two maps joined, and the ids [N] of the instances."""
         labels = self.labels(record.semantic)
         index, found, position = self._ids(record.instances)
         if index.shape != labels.shape:
@@ -200,17 +185,15 @@ class Maps:
                 f"{record.instances} is {index.shape[1]} x {index.shape[0]} pixels, {record.semantic} is "
                 f"{labels.shape[1]} x {labels.shape[0]} (width x height); export them at one size."
             )
-        k, n = len(self.table.classes), len(found)
-        pairs = (position * (k + 2) + 2).astype(np.int32)[index]
-        pairs += labels
-        counts = np.bincount(pairs.ravel(), minlength=n * (k + 2)).reshape(n, k + 2)
-        return pairs, counts, found
+        single = (found != 0) & ~np.isin(found, self.object_void)
+        row = np.where(single, np.cumsum(single) - 1, NOTHING).astype(np.int32)
+        keys = found[single].astype(np.int64)
+        return Merge(labels, row[position][index], np.full(len(keys), UNTOLD), self.table.classes), keys
 
     def classes_under(self, record: Record) -> list[int]:
         """The labels that lie under most of some instance."""
-        _, counts, found = self._overlap(record)
-        on_class = counts[~self._ground(found), 2:]
-        return np.unique(on_class[on_class.sum(1) > 0].argmax(1)).tolist() if on_class.size else []
+        found = np.unique(self._merge(record)[0].labels)
+        return found[found >= 0].tolist()
 
     def _check_mixed(self, record: Record, keys: np.ndarray, on_class: np.ndarray) -> None:
         """Every instance must lie on one class, and that a thing."""
