@@ -32,6 +32,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "small": {**mask_rcnn.VARIANTS["small"], "branch": 64},
     "detectron2_r50": _detectron2.LAYOUT,
 }
+THIN = {**mask_rcnn.THIN, "branch": 8}  # for the tests of what every net promises
+NOT_EXPORTED = mask_rcnn.NOT_EXPORTED
 
 
 class SemanticBranch(nn.Module):

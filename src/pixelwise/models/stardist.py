@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "2018": {"grid": 1, "norm": "none"},
     "2022": {"grid": 2, "stem": "pool", "norm": "none"},
 }
+THIN = {"width": 4, "depth": 2, "features": 8, "rays": 8}  # for the tests of what every net promises
 
 TASKS = ("instance",)  # it knows no stuff: on panoptic truth its classes would be nothing
 LOSS = None  # its own

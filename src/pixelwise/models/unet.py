@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bilinear": {"up": "bilinear"},
     "2015": {"norm": "none", "padding": "valid", "dropout": 0.5},
 }
+THIN = {"width": 4, "depth": 3}  # for the tests of what every net promises
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
