@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +154,73 @@ def test_drawn_streets_are_read_as_cityscapes(tmp_path: Path) -> None:
         assert flat.truth is not None
         np.testing.assert_array_equal(sample.truth.class_map(), flat.truth.class_map())
         assert len(sample.truth) > 3
+
+
+def panoptic_files(root: Path, split: str, ids: dict[str, np.ndarray], *, train_ids: bool = False) -> Path:
+    """The panoptic files of a split as cityscapesscripts' createPanopticImgs documents them: {stem: instanceIds}."""
+    labels = {c.id: c for c in Cityscapes.classes}
+    name = f"cityscapes_panoptic_{split}" + ("_trainId" if train_ids else "")
+    images, annotations = [], []
+    for stem, found in ids.items():
+        segments, shown = [], np.zeros((*found.shape, 3), np.uint8)
+        for key in np.unique(found).tolist():
+            label = labels[key if key < 1000 else key // 1000]
+            if label.ignore_in_eval:
+                continue
+            mask = found == key
+            shown[mask] = key % 256, key // 256 % 256, key // 65536
+            segments.append({"id": key, "category_id": label.train_id if train_ids else label.id,
+                             "area": int(mask.sum()), "iscrowd": int(label.has_instances and key < 1000)})  # fmt: skip
+        write_png(root / "gtFine" / name / f"{stem}_gtFine_panoptic.png", shown)
+        size = {"height": found.shape[0], "width": found.shape[1]}
+        images.append({"id": stem, "file_name": f"{stem}_gtFine_leftImg8bit.png", **size})
+        annotations.append({"image_id": stem, "file_name": f"{stem}_gtFine_panoptic.png", "segments_info": segments})
+    categories = [{"id": c.train_id if train_ids else c.id, "name": c.name, "isthing": int(c.has_instances)}
+                  for c in Cityscapes.classes if not c.ignore_in_eval]  # fmt: skip
+    path = root / "gtFine" / f"{name}.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+@pytest.mark.parametrize("train_ids", [False, True])
+def test_panoptic_files_say_what_instance_ids_say(tmp_path: Path, train_ids: bool) -> None:
+    rng, kinds, made = np.random.default_rng(0), [7, 11, 24, 26, 24001, 24002, 26001, 33017, 3, 29], {}
+    for number, split in enumerate(("train", "val")):
+        ids = rng.choice(kinds, SIZE).astype(np.uint16)
+        labels = np.where(ids >= 1000, ids // 1000, ids).astype(np.uint8)
+        scene(tmp_path, split, "ulm", number, "gtFine", labels=labels, instances=ids)
+        made[split] = ids
+    plain = open_data(tmp_path)
+    for number, split in enumerate(("train", "val")):
+        panoptic_files(tmp_path, split, {f"ulm_{number:06}_000019": made[split]}, train_ids=train_ids)
+    other = open_data(tmp_path, panoptic=True)
+    assert (other.format, other.default_task, list(other.splits)) == ("cityscapes", "panoptic", ["train", "val"])
+    assert other.classes.names == plain.classes.names
+    assert other.classes.ids == (tuple(range(19)) if train_ids else CLASSES.ids)
+    other = pickle.loads(pickle.dumps(other))
+    for split in ("train", "val"):
+        (a,), (b,) = plain.records(split), other.records(split)
+        assert a.name == b.name
+        one, two = plain.read(a).truth, other.read(b).truth
+        assert one is not None
+        assert two is not None
+        np.testing.assert_array_equal(one.class_map(), two.class_map())
+        for column in ("keys", "labels", "crowd"):
+            assert getattr(one, column).tolist() == getattr(two, column).tolist()
+        np.testing.assert_array_equal(one.ids, two.ids)
+
+
+def test_panoptic_files_are_enough(tmp_path: Path) -> None:
+    scene(tmp_path, "train", "ulm", 1)
+    (tmp_path / "gtFine").mkdir()
+    with pytest.raises(DataError, match="images without annotations"):
+        open_data(tmp_path)
+    with pytest.raises(DataError, match="there is no gtFine/cityscapes_panoptic_SPLIT"):
+        open_data(tmp_path, panoptic=True)
+    path = panoptic_files(tmp_path, "train", {"ulm_000001_000019": np.full(SIZE, 26001)})
+    data = open_data(tmp_path)
+    assert (data.format, data.default_task) == ("cityscapes", "panoptic")
+    assert len(data.read(data.records("train")[0]).truth or ()) == 1
+    path.write_text(path.read_text().replace('"car"', '"bike"'))
+    with pytest.raises(DataError, match="expected Cityscapes' 19 classes"):
+        open_data(tmp_path)

@@ -3,21 +3,26 @@
     leftImg8bit/SPLIT/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png
     gtFine/SPLIT/CITY/CITY_SEQUENCE_FRAME_gtFine_labelIds.png, ..._gtFine_instanceIds.png
     gtCoarse/ likewise, with the split train_extra
+    gtFine/cityscapes_panoptic_SPLIT.json, gtFine/cityscapes_panoptic_SPLIT/*.png   (or ..._SPLIT_trainId)
 
 instanceIds hold label * 1000 + n for single objects; below 1000 they are the label itself: stuff, or a group of things
-that nobody told apart, which becomes a crowd.
+that nobody told apart, which becomes a crowd. The panoptic files, as cityscapesscripts makes them of these, say the
+same in COCO's form.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pixelwise.core.classes import Classes
 from pixelwise.core.segments import Segments
 from pixelwise.data import look
-from pixelwise.data.dataset import DataSet, Record
+from pixelwise.data.coco.index import Index, index
+from pixelwise.data.coco.readers import PanopticMaps
+from pixelwise.data.dataset import DataSet, Reader, Record
 from pixelwise.data.formats.folder import paired
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.data.layout import SPLIT_NAMES, Files
@@ -74,6 +79,7 @@ def open(
     *,
     annotations: Literal["fine", "coarse", "both"] = "fine",
     instances: bool = True,
+    panoptic: bool = False,
     missing: Literal["refuse", "skip"] = "refuse",
     max_pixels: int = MAX_PIXELS,
 ) -> DataSet:
@@ -83,6 +89,7 @@ def open(
                  fine where gtFine is there, since coarse masks cannot score. "both": fine where an image has it,
                  else coarse.
     instances    whether instanceIds are read (panoptic truth) or labelIds alone, which is faster
+    panoptic     whether the panoptic PNGs and their JSON are read instead; they are where there are no labelIds
     Raises DataError naming an image without annotation, ConfigError for another word.
     """
     root = Path(root)
@@ -103,34 +110,100 @@ def open(
         raise DataError(
             f"{root}: no image leftImg8bit/SPLIT/CITY/*_leftImg8bit.png was found for annotations={annotations}."
         )
+    tables = _panoptic_files(root)
+    if panoptic or (not files.masks and tables):
+        return _panoptic(root, tables, files, names, missing, max_pixels)
     if not files.masks:
         raise DataError(
             f"{root}: {len(files.images)} images without annotations; expected gtFine/SPLIT/CITY/*_gtFine_labelIds.png."
         )
     _say(files, annotations)
-    order_of = {"train": 0, "val": 1, "test": 2}
-    splits, unpaired = paired(files, dict(sorted(names.items(), key=lambda item: order_of[item[0]])), missing)
-    records = [r for group in splits.values() for r in group]
-    pictures = look.look_at_images([r.image for r in records], files.notes, max_pixels)
+    splits, unpaired = paired(files, names, missing)
     reader = CityMaps(
         table=Table(classes=CLASSES, told_things=True, told_void=True),
         carried=1000,
         crowd_below=1000,
         max_pixels=max_pixels,
     )
+    task = "panoptic" if files.instances else "semantic"
+    return _data_set(root, CLASSES, splits, unpaired, reader, files, task, max_pixels)
+
+
+def _data_set(
+    root: Path,
+    classes: Classes,
+    splits: dict[str, tuple[Record, ...]],
+    unpaired: list[Path],
+    reader: Reader,
+    files: Files,
+    task: str,
+    max_pixels: int,
+) -> DataSet:
+    pictures = look.look_at_images([r.image for group in splits.values() for r in group], files.notes, max_pixels)
+    order = ("train", "val", "test")
     return DataSet(
         root=root,
         format="cityscapes",
-        classes=CLASSES,
-        splits=splits,
+        classes=classes,
+        splits={split: splits[split] for split in order if split in splits},
         reader=reader,
         notes=tuple(files.notes),
         channels=pictures.channels,
         dtype=pictures.dtype,
         max_pixels=max_pixels,
         unpaired=tuple(unpaired),
-        default_task="panoptic" if files.instances else "semantic",
+        default_task=task,
     )
+
+
+def _panoptic_files(root: Path) -> list[Path]:
+    """The JSON of each split that lies beside a folder of maps; of label ids where there are train ids as well."""
+    paths = [p for p in sorted((root / "gtFine").glob("cityscapes_panoptic_*.json")) if p.with_suffix("").is_dir()]
+    plain = [p for p in paths if not p.stem.endswith("_trainId")]
+    return plain or paths
+
+
+def _panoptic(
+    root: Path, tables: list[Path], files: Files, names: dict[str, list[str]], missing: str, max_pixels: int
+) -> DataSet:
+    """The data set of the panoptic PNGs, found by the name of the image."""
+    if not tables:
+        raise DataError(f"{root}: there is no gtFine/cityscapes_panoptic_SPLIT.json beside a folder of its name.")
+    indexes = [index(path, panoptic=True) for path in tables]
+    faults = tuple(fault for i in indexes for fault in i.faults)
+    entries: dict[str, tuple[int, Path]] = {}
+    start = 0
+    for i in indexes:
+        entries |= {str(i.images[row].key): (start + row, path) for row, path in _maps(i)}
+        start += len(i.images)
+    stems = {name: name.rpartition("/")[2] for name in files.images}
+    files.instances = {name: entries[stem][1] for name, stem in stems.items() if stem in entries}
+    splits, unpaired = paired(files, names, missing)
+    splits = {split: tuple(replace(r, entry=entries[stems[r.name]][0]) if r.instances else r for r in group)
+              for split, group in splits.items()}  # fmt: skip
+    classes = _told_classes(indexes)
+    reader = PanopticMaps(tables=tuple(i.table for i in indexes), classes=classes, max_pixels=max_pixels)
+    return replace(_data_set(root, classes, splits, unpaired, reader, files, "panoptic", max_pixels), faults=faults)
+
+
+def _maps(i: Index) -> Iterator[tuple[int, Path]]:
+    """The images of a panoptic file that have an annotation, with their maps."""
+    for row in range(len(i.images)):
+        if i.table.count(row):
+            yield row, i.path.with_suffix("") / i.files[int(i.table.first[row])]
+
+
+def _told_classes(indexes: list[Index]) -> Classes:
+    """The 19 classes by the ids that the files use, label ids or train ids. Raises DataError for others."""
+    told = [{str(category["name"]): int(category["id"]) for category in i.categories} for i in indexes]
+    for i, ids in zip(indexes, told):
+        if ids != told[0] or set(ids) != set(CLASSES.names):
+            raise DataError(
+                f"{i.path}: has the categories {', '.join(f'{key} {name}' for name, key in ids.items())}; expected "
+                "Cityscapes' 19 classes, with the same ids in all splits."
+            )
+    found = tuple(told[0][name] for name in CLASSES.names)
+    return CLASSES if found == CLASSES.ids else replace(CLASSES, ids=found, void=(255,))
 
 
 def _order(root: Path, annotations: str, split: str) -> tuple[str, ...]:
