@@ -356,7 +356,7 @@ def test_unknown_metrics_are_shown_by_their_own_name(made_up: ModuleType) -> Non
     )
     assert table is not None
     assert [name for name, _ in table.columns] == ["hausdorff score per class"]
-    assert table.means[0].text == "50.0"
+    assert table.feet[0][1][0].text == "50.0"
 
 
 def test_headlines_begin_with_the_primary_score() -> None:

@@ -46,6 +46,14 @@ class Agreement:
         }
 
 
+def count_objects(segments: Segments, classes: Classes) -> int:
+    """How many things own pixels and are no crowd; 0 for class maps, which have one row a class and no objects."""
+    if is_class_map(segments, classes):
+        return 0
+    counted = classes.is_thing[segments.labels.numpy(force=True)] & ~segments.crowd.numpy(force=True)
+    return int((counted & (segments.pixel_counts.numpy(force=True) > 0)).sum())
+
+
 def agree(prediction: Segments, truth: Segments, classes: Classes) -> Agreement:
     """Matches the objects of an answer and of the truth by IoU above 0.5.
 
@@ -96,12 +104,14 @@ def _areas(prediction: Segments, truth: Segments) -> tuple[np.ndarray, np.ndarra
     return prediction.pixel_counts.numpy(force=True), hidden
 
 
-def error_overlay(image: Any, prediction: Segments, truth: Segments, classes: Classes | None = None) -> np.ndarray:
+def error_overlay(
+    image: Any, prediction: Segments, truth: Segments, classes: Classes | None = None, *, line: int = 0
+) -> np.ndarray:
     """[H, W, 3] uint8: the image in grey, and in colour what is wrong: FALSE, MISSED and CONFUSED pixels.
 
     Pixels whose truth is unknown are hatched. With `classes` objects count as wholes: those without a partner are
     filled and outlined as FALSE or MISSED, those of a wrong class as CONFUSED, and the ones that were found are
-    outlined in FOUND. Raises DataError when the sizes differ.
+    outlined in FOUND, by lines `line` pixels wide, or `line_width`. Raises DataError when the sizes differ.
     """
     picture = fitting(image, truth)
     fitting(image, prediction)
@@ -120,19 +130,18 @@ def error_overlay(image: Any, prediction: Segments, truth: Segments, classes: Cl
     paint(out, unknown, (150, 150, 150), 0.5)
     paint(out, hatched(unknown), UNKNOWN_COLOUR)
     if classes is not None:
-        _draw_objects(out, prediction, truth, agree(prediction, truth, classes))
+        _draw_objects(out, prediction, truth, agree(prediction, truth, classes), line or line_width(*truth.size))
     return out
 
 
-def _draw_objects(out: np.ndarray, prediction: Segments, truth: Segments, found: Agreement) -> None:
+def _draw_objects(out: np.ndarray, prediction: Segments, truth: Segments, found: Agreement, thick: int) -> None:
     """Fills and outlines objects by what became of them, in place."""
-    thick = line_width(*truth.size)
     for segments, states, alone in ((truth, found.true, MISSED), (prediction, found.predicted, FALSE)):
         for layer in segments.ids.cpu().numpy():
             here = np.append(states, [NOTED, NOTED])[layer]  # the marks index from the end
             for state, colour in ((ALONE, alone), (WRONG, CONFUSED)):
                 paint(out, here == state, colour, 0.4)
-            line = edges(layer, thick)
+            rim = edges(layer, thick)
             for state, colour in ((RIGHT, FOUND), (ALONE, alone), (WRONG, CONFUSED)):
                 if state != RIGHT or segments is truth:
-                    paint(out, line & (here == state), colour)
+                    paint(out, rim & (here == state), colour)

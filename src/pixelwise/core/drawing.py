@@ -78,6 +78,7 @@ def overlay(
     alpha: float = 0.5,
     outlines: bool = True,
     captions: bool = True,
+    line: int = 0,
 ) -> np.ndarray:
     """[H, W, 3] uint8: the image with its segments over it.
 
@@ -85,6 +86,7 @@ def overlay(
     alpha     0..1 how much of the colour covers the image; unknown pixels are hatched in grey, pixels of nothing stay
     outlines  whether borders between segments are drawn, also where one object hides behind another
     captions  whether names and scores of objects are written where they fit; the rule stands in `core.captions`
+    line      width of the outlines, in pixels; 0 means `line_width`
     Raises DataError when the sizes differ.
     """
     picture = fitting(image, segments)
@@ -94,11 +96,11 @@ def overlay(
     cv2.copyTo(picture, (rows == NOTHING).numpy().view(np.uint8), blend)
     paint(blend, hatched((rows == UNKNOWN).numpy()), UNKNOWN_COLOUR)
     if outlines:
-        thick = line_width(*segments.size)
+        thick = line or line_width(*segments.size)
         for layer in segments.ids.cpu():
-            line = edges(layer.numpy(), thick) & (layer >= 0).numpy()
+            rim = edges(layer.numpy(), thick) & (layer >= 0).numpy()
             # the colour itself, a third of the way to white
-            cv2.copyTo(_coloured(layer, colours // 3 * 2 + 85), line.view(np.uint8), blend)
+            cv2.copyTo(_coloured(layer, colours // 3 * 2 + 85), rim.view(np.uint8), blend)
     if captions:
         write_captions(blend, segments, classes, colours)
     return blend

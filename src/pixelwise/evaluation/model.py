@@ -59,9 +59,10 @@ def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split
         metrics=full_metrics(asked, boundary=boundary), rank=rank, world=world, on_image=on_image, per_image=True,
     )  # fmt: skip
     seconds = time.perf_counter() - start
-    count, per_image = metrics.pop("images"), metrics.pop("per_image")
+    count, per_image, objects = metrics.pop("images"), metrics.pop("per_image"), metrics.pop("objects")
     scores = Scores(
         task=asked.name, primary=asked.primary, classes=asked.classes, metrics=metrics, per_image=tuple(per_image),
+        objects=tuple(objects),
         count=count, seconds=seconds, model=str(model) if not isinstance(model, Predictor) else repr(model),
         data=str(opened.root), split=split, tta=_describe(predictor.views),
         notes=(*adapted.notes, *_thresholds(predictor)),

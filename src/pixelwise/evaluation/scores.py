@@ -27,6 +27,7 @@ class Scores:
     primary    the key in `metrics` by which models of this task are compared
     classes    those of the task; arrays by class are in their order
     per_image  (name, primary score of that image alone), in the split's order
+    objects    (true, answered) numbers of objects of these images; 0 and 0 where the answers are class maps
     count      images; `seconds` the time they took, with reading
     model, data, split, tta   what was evaluated
     """
@@ -42,6 +43,7 @@ class Scores:
     data: str
     split: str
     tta: str = "none"
+    objects: tuple[tuple[int, int], ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 
     def __getitem__(self, key: str) -> Any:
@@ -84,8 +86,15 @@ class Scores:
             "primary": self.primary, "images": self.count, "seconds": round(self.seconds, 3), "notes": list(self.notes),
             "classes": list(self.classes.names),
             "metrics": plain(self.metrics),
-            "per_image": [{"name": name, "score": plain(score)} for name, score in self.per_image],
+            "per_image": self._images(),
         }  # fmt: skip
+
+    def _images(self) -> list[dict[str, Any]]:
+        images = [{"name": name, "score": plain(score)} for name, score in self.per_image]
+        for image, (true, found) in zip(images, self.objects):
+            if self.task != "semantic":
+                image |= {"objects": true, "found": found}
+        return images
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """What was scored, the totals, and a table per class, in several parts where the screen is narrow."""

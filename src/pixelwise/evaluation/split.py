@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pixelwise.core.disagreement import count_objects
 from pixelwise.core.outputs import Frame, Output
 from pixelwise.core.sample import Preprocessing, Sample
 from pixelwise.core.segments import UNKNOWN, Segments
@@ -27,12 +28,13 @@ OnImage = Callable[[int, Any, Segments, Segments], None]
 
 @dataclass
 class Tally:
-    """What one process has counted: metrics, and by the image's index the losses, and names with scores."""
+    """What one process has counted: metrics, and by the image's index the losses, names with scores, and objects."""
 
     metrics: list[Any]
     chooser: Any = None
     losses: dict[int, dict[str, float]] = field(default_factory=dict)
     per_image: dict[int, tuple[str, float]] = field(default_factory=dict)
+    objects: dict[int, tuple[int, int]] = field(default_factory=dict)
     images: int = 0
 
 
@@ -54,7 +56,8 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
     on_image    called (index, record, prediction, truth as the task sees it) for this rank's images, in their order
     loss        (output, truths at the padded input's size) -> scalar or {name: scalar}; its mean over the images is
                 "loss" (and "loss.NAME"); taken from the plain view
-    per_image   whether "per_image" is there too: a list of (name, the task's primary score of that image alone)
+    per_image   whether "per_image" is there too: a list of (name, the task's primary score of that image alone); and
+                "objects", for each of them how many are true and how many were answered (0 and 0 for class maps)
     choose      whether "choice" is there too: the task's thresholds that do best on these images, a `Choice`, or None
                 for a task without any
     rank, world this process and how many; images are dealt out by index, none twice, and counts merged in rank order.
@@ -86,7 +89,7 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
     finally:
         net.train(training)
     scores = _summary(_gather(tally, failure, world), len(records))
-    wanted = {"per_image": per_image, "choice": choose}
+    wanted = {"per_image": per_image, "objects": per_image, "choice": choose}
     return {k: v for k, v in scores.items() if wanted.get(k, True)}
 
 
@@ -102,6 +105,7 @@ def _count(tally: Tally, output: Output, group: Sequence[tuple[int, Sample]], re
             metric.update(_seen_by(metric, task, reading, prediction), truth, index)
         if per_image:
             tally.per_image[index] = sample.name, _score_alone(task, reading, prediction, truth)
+            tally.objects[index] = count_objects(truth, task.classes), count_objects(prediction, task.classes)
         if tally.chooser is not None and _is_looked_at(index, len(records), tally.chooser.most):
             tally.chooser.update(reading, truth)
         if on_image is not None:
@@ -201,6 +205,7 @@ def _gather(tally: Tally, failure: PixelwiseError | None, world: int) -> Tally:
             total.chooser.merge(other.chooser)
         total.losses |= other.losses
         total.per_image |= other.per_image
+        total.objects |= other.objects
         total.images += other.images
     return total
 
@@ -209,7 +214,8 @@ def _summary(tally: Tally, expected: int) -> dict[str, Any]:
     assert tally.images == expected, f"{tally.images} of {expected} images were counted"
     per_image = [tally.per_image[index] for index in sorted(tally.per_image)]
     choice = tally.chooser.compute() if tally.chooser is not None else None
-    scores: dict[str, Any] = {"images": tally.images, "per_image": per_image, "choice": choice}
+    objects = [tally.objects[index] for index in sorted(tally.objects)]
+    scores: dict[str, Any] = {"images": tally.images, "per_image": per_image, "objects": objects, "choice": choice}
     for metric in tally.metrics:
         found = metric.compute()
         twice = scores.keys() & found.keys()

@@ -12,7 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pixelwise import __version__
 from pixelwise.config import parse_options
-from pixelwise.core import disagreement, drawing
 from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
 from pixelwise.core.modelfile import read_card
@@ -20,19 +19,13 @@ from pixelwise.data.dataset import open_data
 from pixelwise.errors import PixelwiseError
 from pixelwise.evaluation import Scores
 from pixelwise.report import commands as lines_to_type
-from pixelwise.report import curves, frequencies, matrix, pictures, tables
+from pixelwise.report import curves, frequencies, matrix, objects, pictures, tables
 from pixelwise.report.examples import examples_of_split
 from pixelwise.report.pictures import Example
 from pixelwise.report.runs import PRIMARY, Run, is_number, mapping, number, read_run
 from pixelwise.tasks import make_task
 
 SHOWN = 5  # examples from either end
-ERRORS = (
-    ("false: an answer where there is nothing", disagreement.FALSE),
-    ("missed: no answer where there is something", disagreement.MISSED),
-    ("taken for another class", disagreement.CONFUSED),
-    ("unknown: does not count", drawing.UNKNOWN_COLOUR),
-)
 
 
 def write_training_report(
@@ -69,6 +62,7 @@ def write_training_report(
         "notices": notices,
         "cards": cards,
         "charts": curves.training(run),
+        "counts": objects.counting(objects.of_examples(examples, classes)),
         "table": tables.class_table(metrics, classes) if classes else None,
         "table_note": f"On the validation split with the weights that were kept, those {when}.",
         "sparks": curves.sparks(run, classes) if classes else [],
@@ -107,6 +101,7 @@ def write_evaluation_report(
         "notices": list(scores.notes),
         "cards": tables.headlines(metrics, scores.primary),
         "charts": [],
+        "counts": objects.counting(scores.objects or objects.of_examples(examples, classes)),
         "table": tables.class_table(metrics, classes),
         "table_note": "Pooled over all images of the split.",
         "sparks": [],
@@ -127,8 +122,8 @@ def _write(
     page |= {
         "worst": figures[: len(worst)],
         "best": figures[len(worst) :],
-        "legend": [(n, tables.css(c)) for n, c in zip(classes.names, classes.colours)] if classes is not None else [],
-        "error_legend": [(name, tables.css(colour)) for name, colour in ERRORS],
+        "legend": objects.legend([*worst, *best], classes),
+        "error_legend": objects.errors(bool(page["counts"])),
         "score_name": tables.name_of(primary)[0],
         "confusion_picture": matrix.picture(page["confusion"]),
         "version": __version__,

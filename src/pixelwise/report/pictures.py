@@ -11,10 +11,13 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 
 from pixelwise.core import disagreement, drawing
+from pixelwise.core.captions import is_class_map, write_captions
 from pixelwise.core.classes import Classes
+from pixelwise.core.colours import instance_colours
 from pixelwise.core.segments import Segments
 
 WIDTH, HEIGHT = 480, 640  # the largest picture, in pixels
@@ -57,7 +60,7 @@ def best_and_worst(examples: Sequence[Example], count: int) -> tuple[list[Exampl
 
 def draw(examples: Sequence[Example], classes: Classes) -> list[Figure]:
     """Four pictures an example, at the best quality at which all of them fit into BUDGET bytes."""
-    drawn = [[(title, alt, _fitting(picture)) for title, alt, picture in _views(e, classes)] for e in examples]
+    drawn = [_views(example, classes) for example in examples]
     encoded: list[list[bytes]] = []
     for quality, scale in QUALITIES:
         encoded = [[_jpeg(_scaled(picture, scale), quality) for _, _, picture in views] for views in drawn]
@@ -79,15 +82,53 @@ def _views(example: Example, classes: Classes) -> list[tuple[str, str, np.ndarra
     if step > 1:
         truth, prediction = _every(truth, step), _every(prediction, step)
         image = cv2.resize(image, truth.size[::-1], interpolation=cv2.INTER_AREA)
-    name = example.name
+    name, scale = example.name, min(1.0, WIDTH / image.shape[1], HEIGHT / image.shape[0])
+    line = max(1, round(1 / scale))  # so that outlines are a pixel wide when the picture has been made small
+    errors = disagreement.error_overlay(image, prediction, truth, classes, line=line)
     return [
-        ("image", f"The image {name}", image),
-        ("truth", f"Truth of {name}: {_contents(truth, classes)}", drawing.overlay(image, truth, classes)),
-        ("prediction", f"Prediction for {name}: {_contents(prediction, classes)}",
-         drawing.overlay(image, prediction, classes)),
-        ("errors", f"Errors in {name}, in colour on grey",
-         disagreement.error_overlay(image, prediction, truth, classes)),
+        ("image", f"The image {name}", _scaled(image, scale)),
+        (f"truth{_objects(truth, classes)}", f"Truth of {name}: {_contents(truth, classes)}",
+         _overlay(image, truth, classes, scale, line)),
+        (f"prediction{_objects(prediction, classes)}", f"Prediction for {name}: {_contents(prediction, classes)}",
+         _overlay(image, prediction, classes, scale, line)),
+        (f"errors{_agreement(prediction, truth, classes)}", f"Errors in {name}, in colour on grey",
+         _scaled(errors, scale)),
     ]  # fmt: skip
+
+
+def _overlay(image: np.ndarray, segments: Segments, classes: Classes, scale: float, line: int) -> np.ndarray:
+    """The overlay made small, and then written on, so that letters keep their size."""
+    picture = _scaled(drawing.overlay(image, segments, classes, captions=False, line=line), scale)
+    small = _nearest(segments, picture.shape[:2])
+    write_captions(picture, small, classes, instance_colours(segments, classes))
+    return picture
+
+
+def _nearest(segments: Segments, size: Sequence[int]) -> Segments:
+    """The same segments on a grid of `size` (height, width): what lies under the centres of its pixels."""
+    if tuple(size) == segments.size:
+        return segments
+    rows, columns = (
+        ((torch.arange(count) + 0.5) * (source / count)).long().clamp(max=source - 1)
+        for count, source in zip(size, segments.size)
+    )
+    ids = segments.ids.cpu()[:, rows][:, :, columns]
+    return Segments(ids, segments.labels.cpu(), scores=segments.scores.cpu(), crowd=segments.crowd.cpu())
+
+
+def _objects(segments: Segments, classes: Classes) -> str:
+    """ ": 3 objects", or nothing where there are only classes."""
+    if not classes.things or is_class_map(segments, classes):
+        return ""
+    count = disagreement.count_objects(segments, classes)
+    return f": {count} object{'' if count == 1 else 's'}"
+
+
+def _agreement(prediction: Segments, truth: Segments, classes: Classes) -> str:
+    """ ": 5 found, 1 missed", or nothing where there are no objects on either side."""
+    counts = disagreement.agree(prediction, truth, classes).counts
+    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f": {said}" if said else ""
 
 
 def _every(segments: Segments, step: int) -> Segments:
@@ -102,11 +143,6 @@ def _contents(segments: Segments, classes: Classes) -> str:
     np.add.at(areas, segments.labels.numpy(force=True), segments.pixel_counts.numpy(force=True))
     order = [k for k in np.argsort(-areas, kind="stable") if areas[k] > 0]
     return ", ".join(classes.names[k] for k in order[:6]) or "nothing"
-
-
-def _fitting(picture: np.ndarray) -> np.ndarray:
-    height, width = picture.shape[:2]
-    return _scaled(picture, min(1.0, WIDTH / width, HEIGHT / height))
 
 
 def _scaled(picture: np.ndarray, scale: float) -> np.ndarray:

@@ -82,12 +82,16 @@ def histogram(title: str, values: Sequence[float], *, x_label: str, y_label: str
     return Chart(title, _svg(figure, f"{title}: {words}"), (), note or words)
 
 
-def scatter(title: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str, note: str = "") -> Chart:
-    """One translucent dot per pair."""
+def scatter(title: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str, note: str = "",
+            diagonal: bool = False) -> Chart:  # fmt: skip
+    """One translucent dot per pair; with `diagonal` both axes are alike, and a line shows where x is y."""
     figure, axes = _axes()
+    right, top = (max(1, *x, *y),) * 2 if diagonal else (max(x), max(y))
+    if diagonal:
+        axes.plot([0, top], [0, top], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.plot(x, y, "o", color="#0a0001", alpha=0.35, markersize=4, markeredgewidth=0)
-    axes.set_xlim(0, max(x) * 1.08)
-    axes.set_ylim(0, max(y) * 1.08)
+    axes.set_xlim(0, right * 1.08)
+    axes.set_ylim(0, top * 1.08)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     return Chart(title, _svg(figure, f"{title}: {note}"), (), note)

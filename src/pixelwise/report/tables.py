@@ -39,6 +39,12 @@ NAMES = {
     "ap_medium": ("AP medium", "AP of objects of 32 x 32 to 96 x 96 pixels"),
     "ap_large": ("AP large", "AP of objects above 96 x 96 pixels"),
     "ar": ("AR", "average recall"),
+    "cityscapes_ap": ("Cityscapes AP", "average precision by Cityscapes' rule, mean over IoU 0.50 to 0.95"),
+    "cityscapes_ap50": ("Cityscapes AP50", "average precision by Cityscapes' rule at IoU 0.50"),
+    "aji": ("AJI", "aggregated Jaccard index: IoU of all objects at once"),
+    "aji_per_image": ("AJI by image", "aggregated Jaccard index, mean over images"),
+    "object_dice": ("object Dice", "Dice of each object with its partner, weighted by area"),
+    "object_dice_per_image": ("object Dice by image", "Dice of each object with its partner, mean over images"),
     "f1": ("F1", "2 TP / (2 TP + FP + FN) of objects, mean over IoU 0.50 to 0.95"),
     "f1_50": ("F1 at 50", "2 TP / (2 TP + FP + FN) of objects at IoU 0.50"),
     "f1_75": ("F1 at 75", "2 TP / (2 TP + FP + FN) of objects at IoU 0.75"),
@@ -52,8 +58,8 @@ NAMES = {
 }
 COUNTS = ("tp", "fp", "fn")
 HEADLINES = ("pixel_accuracy", "mean_accuracy", "mdice", "fwiou", "sq", "rq", "pq_things", "pq_stuff", "ap50", "ap75",
-             "ar", "f1", "f1_50", "f1_75", "accuracy_50", "ap_small", "ap_medium", "ap_large", "boundary_iou",
-             "boundary_f")  # fmt: skip
+             "ar", "accuracy", "accuracy_50", "f1", "f1_50", "f1_75", "aji", "object_dice", "cityscapes_ap",
+             "cityscapes_ap50", "ap_small", "ap_medium", "ap_large", "boundary_iou", "boundary_f")  # fmt: skip
 
 
 def absent() -> Markup:
@@ -107,7 +113,8 @@ def headlines(metrics: Mapping[str, Any], primary: str | None = None) -> list[Ca
     for key in keys:
         value = metrics.get(key)
         if key in metrics and (value is None or isinstance(value, (int, float, np.floating, np.integer))):
-            name, explanation = name_of(key)
+            # an accuracy that is one number is that of objects; that of pixels comes by class
+            name, explanation = name_of("accuracy_per_class" if key == "accuracy" else key)
             shown = percent(value)
             cards.append(Card(name, shown, "" if isinstance(shown, Markup) else "%", explanation))
     return cards
@@ -124,11 +131,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """`columns` (name, explanation); `rows` (class, colour, cells); `means` a cell per column (of counts the sum)."""
+    """`columns` (name, explanation); `rows` (class, colour, cells); `feet` (title, a cell per column: mean or sum).
+
+    kinds   "thing" or "stuff" by row where there are both, else empty; then the feet have a row for each of the two
+    """
 
     columns: list[tuple[str, str]]
     rows: list[tuple[str, str, list[Cell]]]
-    means: list[Cell]
+    feet: list[tuple[str, list[Cell]]]
+    kinds: list[str]
     counted: bool  # whether some columns are counts
 
 
@@ -149,8 +160,15 @@ def class_table(
         columns.append(name_of(key))
         body.append([_cell(value, key in COUNTS) for value in per_class[key]])
     rows = [(name, css(classes.colours[k]), [column[k] for column in body]) for k, name in enumerate(classes.names)]
-    means = [_mean(column, name) for column, (name, _) in zip(body, columns)]
-    return ClassTable(columns, rows, means, any(key in COUNTS for key in per_class))
+    counted = any(key in COUNTS for key in per_class)
+    kinds = ["thing" if thing else "stuff" for thing in classes.is_thing]
+    kinds = kinds if len(set(kinds)) == 2 and "pq_per_class" in metrics else []
+    feet = []
+    for title in ("", *dict.fromkeys(kinds)):
+        chosen = [k for k in range(len(classes)) if not title or kinds[k] == title]
+        means = [_mean([column[k] for k in chosen], name) for column, (name, _) in zip(body, columns)]
+        feet.append((f"{'mean, sum' if counted else 'mean'}{f' of {title}' if title else ''}", means))
+    return ClassTable(columns, rows, feet, kinds, counted)
 
 
 def _is_row(key: str, value: Any, length: int) -> bool:
