@@ -93,8 +93,9 @@ class Predict:
     """Arithmetic of the net."""
     max_pixels: int = 300_000_000
     """Larger images are refused before they are decoded."""
-    save: tuple[Literal["classes", "instances", "panoptic"], ...] = ()
-    """Kinds of maps to write; by default the one usual for the model's task."""
+    save: tuple[str, ...] = ()
+    """What to write: classes, instances, panoptic, objects (tables), or any of pixelwise list writers; by default what is
+    usual for the model's task."""
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,8 @@ def _predict(command: Predict) -> int:
     run = predict_folder(model, command.images, command.out, save=command.save or None, overlay=command.overlay,
                          confidence=command.confidence)  # fmt: skip
     print(f"{len(run.done)} image{'s' if len(run.done) != 1 else ''} segmented, answers in {command.out}")
+    for sentence in run.lost:
+        print(f"lost: {sentence}")
     for path, reason in run.failed:
         print(f"failed: {path}: {reason}", file=sys.stderr)
     return 1 if run.failed else 0

@@ -14,10 +14,11 @@ from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Dense
 from pixelwise.core.segments import Segments
 from pixelwise.data.io import read_mask
-from pixelwise.data.table import read_table
+from pixelwise.data.table import free_ids, read_table
+from pixelwise.data.writers.coco_panoptic import Writer
 from pixelwise.errors import ConfigError, ImageError, OutputError
 from pixelwise.prediction import load, predict_folder
-from pixelwise.prediction.writers import Answer, ClassIds, CocoPanoptic, InstanceIds, free_ids
+from pixelwise.prediction.writers import Answer, ClassMaps, InstanceIds
 
 RNG = np.random.default_rng(2)
 
@@ -212,14 +213,14 @@ def test_memory_that_does_not_suffice_is_a_failed_image(models, photos, tmp_path
 def answer_of(segments, name="x"):
     height, width = segments.size
     pixels = torch.zeros(3, height, width, dtype=torch.uint8)
-    return Answer(name, pixels, Dense(torch.zeros(1, 2, height, width)), segments)
+    return Answer(name=name, pixels=pixels, output=Dense(torch.zeros(1, 2, height, width)), segments=segments)
 
 
 def test_pixels_without_a_class(tmp_path):
     classes = Classes(names=["cell"], ids=(1,), void=(3,), nothing=True)
     segments = Segments(torch.tensor([[0, -1, -2]], dtype=torch.int8), [0])
-    writer = ClassIds(tmp_path, classes)
-    assert read_mask(writer.write(answer_of(segments))).tolist() == [[1, 0, 3]]
+    writer = ClassMaps(tmp_path, classes)
+    assert read_mask(*writer.write(answer_of(segments))).tolist() == [[1, 0, 3]]
     writer.finish()
     table = read_table(tmp_path / "classes.txt")
     assert (table.nothing, table.classes.void, table.classes.nothing) == ((0,), (3,), True)
@@ -227,10 +228,11 @@ def test_pixels_without_a_class(tmp_path):
 
 def test_ids_above_255_need_16_bits(tmp_path):
     classes = Classes(names=["a", "b"], ids=(300, 1000))
-    path = ClassIds(tmp_path, classes).write(answer_of(Segments(torch.tensor([[0, 1, -2]], dtype=torch.int8), [0, 1])))
+    segments = Segments(torch.tensor([[0, 1, -2]], dtype=torch.int8), [0, 1])
+    (path,) = ClassMaps(tmp_path, classes).write(answer_of(segments))
     assert read_mask(path).tolist() == [[300, 1000, 255]]
     with pytest.raises(ConfigError, match=r"0\.\.65535"):
-        ClassIds(tmp_path, Classes(names=["a"], ids=(-1,)))
+        ClassMaps(tmp_path, Classes(names=["a"], ids=(-1,)))
 
 
 @pytest.mark.parametrize(("ids", "void", "expected"), [
@@ -245,7 +247,7 @@ def test_of_overlapping_objects_the_surer_shows(tmp_path):
     masks = np.zeros((2, 2, 3), bool)
     masks[0, :, :2], masks[1, :, 1:] = True, True
     segments = Segments.from_masks(masks[[1, 0]], [0, 0], scores=[0.9, 0.4])
-    path = InstanceIds(tmp_path, Classes(names=["cell"], things=["cell"])).write(answer_of(segments))
+    (path,) = InstanceIds(tmp_path, Classes(names=["cell"], things=["cell"])).write(answer_of(segments))
     assert np.asarray(Image.open(path)).tolist() == [[2, 1, 1]] * 2
 
 
@@ -259,6 +261,6 @@ def test_more_objects_than_16_bits_hold(tmp_path):
 def test_panoptic_ids_beyond_one_byte(tmp_path):
     ids = torch.arange(70_000, dtype=torch.int32).view(1, 70_000)
     segments = Segments(ids, torch.zeros(70_000, dtype=torch.int64))
-    path = CocoPanoptic(tmp_path, Classes(names=["cell"], things=["cell"])).write(answer_of(segments))
+    (path,) = Writer(tmp_path, Classes(names=["cell"], things=["cell"])).write(answer_of(segments))
     pixels = np.asarray(Image.open(path)).astype(int)[0]
     assert np.array_equal(pixels[:, 0] + 256 * pixels[:, 1] + 65536 * pixels[:, 2], np.arange(1, 70_001))

@@ -26,10 +26,12 @@ class PredictionRun:
 
     done    (image, files written for it)
     failed  (image or input, reason)
+    lost    what the formats written could not hold, a sentence each with its count
     """
 
     done: tuple[tuple[Path, tuple[Path, ...]], ...]
     failed: tuple[tuple[Path, str], ...]
+    lost: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -46,7 +48,8 @@ def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[
 
     model     path of a model file, or a Predictor (which then has its own task, device, tta, precision, max_pixels)
     task      what to answer; None: what the model was trained for
-    save      kinds of maps: "classes", "instances", "panoptic"; None: the one usual for the model's task
+    save      kinds of answers: "classes", "instances", "panoptic", and all of `pixelwise list writers`; None: the one
+              usual for the model's task
     overlay, confidence   whether these pictures are written as well
               Each kind has its folder below `out`; see `writers` for their formats and `names` for the names.
     workers   threads that decode images in advance
@@ -73,9 +76,8 @@ def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[
             if on_image is not None:
                 on_image(number, len(jobs), job.path)
     finally:  # also after Ctrl-C: what is done can be used
-        for writer in writers if done else ():
-            writer.finish()
-    return PredictionRun(tuple(done), tuple(failed))
+        lost = [sentence for writer in (writers if done else ()) for sentence in writer.finish()]
+    return PredictionRun(tuple(done), tuple(failed), tuple(lost))
 
 
 def _failure(predictor: Predictor, job: Job, future: Future[Tensor], writers: Sequence[Writer],
@@ -84,8 +86,9 @@ def _failure(predictor: Predictor, job: Job, future: Future[Tensor], writers: Se
     try:
         pixels = future.result()
         output = predictor.forward(pixels)
-        answer = Answer(job.name, pixels, output, predictor.decode(output))
-        done.append((job.path, tuple(writer.write(answer) for writer in writers)))
+        answer = Answer(name=job.name, image=job.path, ending=job.path.suffix, pixels=pixels, output=output,
+                        segments=predictor.decode(output))  # fmt: skip
+        done.append((job.path, tuple(path for writer in writers for path in writer.write(answer))))
     except ImageError as error:
         return error.reason
     except (MemoryError, RuntimeError) as error:

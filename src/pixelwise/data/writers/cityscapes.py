@@ -20,6 +20,7 @@ from pixelwise.data.writer import Item
 from pixelwise.errors import ConfigError, DataError
 
 DESCRIPTION = "Cityscapes: results (a PNG per instance and a list), labels (labelIds), or truth (gtFine/, leftImg8bit/)"
+BESIDE = False  # whether answers stand beside those of other kinds, rather than in a folder of this name
 ID_OF = {name: key for key, name, _, _ in cityscapes.LABELS}
 HOLDS = {
     "results": frozenset({"overlaps", "scores", "nothing"}),

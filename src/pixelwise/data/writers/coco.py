@@ -21,6 +21,7 @@ from pixelwise.data.writer import Item
 from pixelwise.errors import ConfigError
 
 DESCRIPTION = "COCO instances: annotations/instances_SPLIT.json (polygons, RLE, crowd), images in SPLIT/"
+BESIDE = False  # whether answers stand beside those of other kinds, rather than in a folder of this name
 
 
 class Tables:

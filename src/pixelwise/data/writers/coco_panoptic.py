@@ -6,16 +6,22 @@ The segment at a pixel has the id R + 256 G + 65536 B; 0 is unknown.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from pixelwise.core.classes import Classes
 from pixelwise.core.panoptic_map import to_panoptic
+from pixelwise.core.segments import Segments, look_up
 from pixelwise.data import writer
 from pixelwise.data.io import write_png
 from pixelwise.data.writer import Item
 from pixelwise.data.writers.coco import Tables
 
 DESCRIPTION = "COCO panoptic: annotations/panoptic_SPLIT.json with panoptic_SPLIT/*.png, images in SPLIT/"
+BESIDE = True  # whether answers stand beside those of other kinds, rather than in a folder of this name
 
 
 class Writer(writer.Writer):
@@ -34,7 +40,7 @@ class Writer(writer.Writer):
         return self.out / (item.split or "images") / f"{self.inner(item)}{item.ending}"
 
     def write(self, item: Item) -> tuple[Path, ...]:
-        segments = self.held(item.segments)
+        segments = self._joined(self.held(item.segments))
         name = self.inner(item)
         base = self.out / (f"annotations/panoptic_{item.split}" if item.split else "panoptic")
         path = base / f"{name}.png"
@@ -48,6 +54,18 @@ class Writer(writer.Writer):
         entry = {"image_id": image_id, "file_name": f"{name}.png", "segments_info": table}
         self.tables.annotations[item.split].append(json.dumps(entry))
         return (path,)
+
+    def _joined(self, segments: Segments) -> Segments:
+        """One row for all stuff of a class."""
+        labels = segments.labels.numpy()
+        stuff = ~self.classes.is_thing[labels]
+        first = {label: row for row, label in reversed(list(enumerate(labels.tolist()))) if stuff[row]}
+        row = np.array([first[label] if stuff[at] else at for at, label in enumerate(labels.tolist())] + [-2, -1])
+        self.lose("Segments of stuff joined with another of their class", int(stuff.sum()) - len(first))
+        if stuff.sum() == len(first):
+            return segments
+        ids = look_up(torch.from_numpy(row).to(segments.ids.dtype), segments.ids)
+        return replace(segments, ids=ids, given_areas=None, given_boxes=None).compact()
 
     def finish(self) -> tuple[str, ...]:
         self.tables.write(self.out, "panoptic", self.classes)

@@ -16,6 +16,7 @@ from pixelwise.data.writer import Item
 from pixelwise.errors import ConfigError, DataError
 
 DESCRIPTION = "images/, masks/ (class ids), instances/ (object ids), classes.txt, splits/*.txt, as `folder` reads it"
+BESIDE = False  # whether answers stand beside those of other kinds, rather than in a folder of this name
 MOST_IDS = 65535  # what 16 bits hold; in an instance map the last one is void
 
 

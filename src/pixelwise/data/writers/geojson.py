@@ -20,6 +20,7 @@ from pixelwise.data import writer
 from pixelwise.data.writer import Item
 
 DESCRIPTION = "GeoJSON: polygons with holes in pixel coordinates, y down; class, score and area as properties"
+BESIDE = False  # whether answers stand beside those of other kinds, rather than in a folder of this name
 
 
 class Writer(writer.Writer):

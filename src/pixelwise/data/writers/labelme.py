@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pixelwise.data.writers.folder import write_lists
 from pixelwise.errors import ConfigError
 
 DESCRIPTION = "labelme: NAME.json of polygons and masks beside each image, classes.txt, splits/*.txt"
+BESIDE = False  # whether answers stand beside those of other kinds, rather than in a folder of this name
 RESERVED = ("__ignore__", "_background_")
 
 
@@ -54,10 +56,12 @@ class Writer(writer.Writer):
         if unknown.any():
             shapes.insert(0, _mask(RESERVED[0], np.zeros(2, int), unknown, {}))
         height, width = segments.size
-        image = f"{item.name.rpartition('/')[2]}{item.ending}"
+        path = self.out / f"{item.name}.json"
+        image = f"{path.stem}{item.ending}"
+        if item.image and not item.split:  # an answer, whose image stays where it is
+            image = os.path.relpath(item.image, path.parent)
         content: dict[str, Any] = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image,
                                    "imageData": None, "imageHeight": height, "imageWidth": width}  # fmt: skip
-        path = self.out / f"{item.name}.json"
         write_json(path, content, indent=1)
         return (path,)
 

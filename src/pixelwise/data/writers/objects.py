@@ -14,6 +14,7 @@ from pixelwise.data import writer
 from pixelwise.data.writer import Item
 
 DESCRIPTION = "objects.csv: image, class, score, area, centroid and box of each object; counts.csv: objects per image"
+BESIDE = True  # whether answers stand beside those of other kinds, rather than in a folder of this name
 COLUMNS = ("split", "image", "object", "class", "score", "crowd", "area", "x", "y", "x0", "y0", "x1", "y1")
 
 

@@ -18,6 +18,7 @@ from pixelwise.data import writer
 from pixelwise.data.writer import Item
 
 DESCRIPTION = "YOLO segmentation (Ultralytics): images/SPLIT, labels/SPLIT/*.txt, data.yaml"
+BESIDE = False  # whether answers stand beside those of other kinds, rather than in a folder of this name
 
 
 class Writer(writer.Writer):
