@@ -154,31 +154,49 @@ def object_void(seen: Seen, notes: list[str]) -> tuple[int, ...]:
     return ()
 
 
-def carried_class(seen: Seen, void: Sequence[int], table: Table | None) -> int:
-    """1000 where all instance ids are class * 1000 + n (with n below 1000 and known classes), else 0."""
+def carried_class(seen: Seen, void: Sequence[int], table: Table | None) -> tuple[int, int]:
+    """1000 where all instance ids are class * 1000 + n (with n below 1000 and known classes), else 0.
+
+    And the bound below which an id is a class itself, as in Cityscapes' instanceIds: 1000 where a table knows all
+    classes, those of the ids below it and those that the others carry; else 0.
+    """
     ids = [i for i in seen.ids if i > 0 and i not in void]
-    kinds = {i // 1000 for i in ids}
-    fits = bool(ids) and min(ids) >= 1000 and len(kinds) <= 100
-    return 1000 if fits and (table is None or kinds <= set(table.classes.ids)) else 0
+    kinds = {i // 1000 for i in ids if i >= 1000}
+    if not kinds or len(kinds) > 100 or (table is not None and not kinds <= set(table.classes.ids)):
+        return 0, 0
+    bare = {i for i in ids if i < 1000}
+    if not bare:
+        return 1000, 0
+    known = table is not None and bare <= {*table.classes.ids, *table.classes.void, *table.nothing}
+    return (1000, 1000) if known else (0, 0)
 
 
-def classes_from_objects(seen: Seen, void: Sequence[int], table: Table | None, notes: list[str]) -> tuple[Table, int]:
-    """The classes of instance maps that have no class maps, and whether the ids carry them."""
-    factor = carried_class(seen, void, table)
+def classes_from_objects(
+    seen: Seen, void: Sequence[int], table: Table | None, notes: list[str]
+) -> tuple[Table, int, int]:
+    """The classes of instance maps that have no class maps, and whether the ids carry them (see `carried_class`)."""
+    factor, bare = carried_class(seen, void, table)
     if factor and table is None:
         kinds = sorted({i // factor for i in seen.ids if i > 0 and i not in void})
         names = tuple(f"class {i}" for i in kinds)
         notes.append(
             f"Instance ids are read as class * {factor} + number: {len(kinds)} classes, {_short(kinds)}, all things."
         )
-        return Table(classes=Classes(names=names, things=names, ids=tuple(kinds), nothing=True)), factor
+        return Table(classes=Classes(names=names, things=names, ids=tuple(kinds), nothing=True)), factor, bare
     if table is None:
         notes.append("No class table and no class maps: all objects are of one class, 'object'; 0 is known to be none.")
-        return Table(classes=Classes(names=("object",), things=("object",), ids=(1,), nothing=True)), 0
+        return Table(classes=Classes(names=("object",), things=("object",), ids=(1,), nothing=True)), 0, 0
     classes = table.classes
     others = [n for n, i in zip(classes.names, classes.ids) if i != 0]
     things = classes.things or tuple(others)
-    if factor:
+    if bare:
+        carried = {i // factor for i in seen.ids if i >= factor}
+        things = classes.things or tuple(n for n, i in zip(classes.names, classes.ids) if i in carried)
+        notes.append(
+            f"Instance ids are read as class * {factor} + number, those below {bare} as a class without a number: "
+            "stuff, or a crowd of things."
+        )
+    elif factor:
         notes.append(f"Instance ids are read as class * {factor} + number.")
     elif len(things) != 1:
         raise DataError(
@@ -196,13 +214,17 @@ def classes_from_objects(seen: Seen, void: Sequence[int], table: Table | None, n
         void=classes.void,
         nothing=not ground,
     )
-    return Table(
-        classes=made,
-        nothing=table.nothing,
-        colours=table.colours,
-        told_things=table.told_things,
-        told_void=table.told_void,
-    ), factor
+    return (
+        Table(
+            classes=made,
+            nothing=table.nothing,
+            colours=table.colours,
+            told_things=table.told_things,
+            told_void=table.told_void,
+        ),
+        factor,
+        bare,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pixelwise.core import registry
+from pixelwise.core.panoptic_truth import Decisions
 from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.doctor.census import Census, judge
 from pixelwise.data.doctor.contents import Contents, look_inside
@@ -60,6 +61,7 @@ def examine(
     differing = faults.files(("size-differs",))
     dataset = assembled(inventory, closed | differing, faults)
     censuses: dict[str, Census] = {}
+    decisions = Decisions()
     digests = []
     records = _some(inventory.records) if quick else inventory.records
     for contents in _look(dataset, records, faults.files(CLOSED), threads, images=not quick):
@@ -67,10 +69,13 @@ def examine(
         for fault in contents.faults:
             if not (fault.code == "truth" and differing & {record.semantic, record.instances}):
                 faults.add(fault.code, fault.path, fault.detail, **fault.words)
+        decisions += contents.decisions
         if contents.digest is not None:
             digests.append((contents.digest, record))
         if dataset is not None and contents.pixels is not None:
             censuses.setdefault(record.split, Census.empty(len(dataset.classes))).add(contents)
+    for line in decisions.lines():
+        faults.add("joined", None, line)
     if not quick:
         same_pixels(digests, faults)
         if dataset is not None:

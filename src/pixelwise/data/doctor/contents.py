@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pixelwise.core.panoptic_truth import Decisions
 from pixelwise.core.segments import Segments
 from pixelwise.data.dataset import DataSet, Fault, Record, TableReader
 from pixelwise.data.doctor.kinds import KINDS
@@ -26,6 +27,7 @@ class Contents:
     """What one record holds: pixels [K] and objects [K] of each class, pixels unknown and of no class.
 
     digest  of the decoded image, to find it again elsewhere
+    decisions  what joining a class map and an instance map needed
     """
 
     record: Record
@@ -35,6 +37,7 @@ class Contents:
     objects: np.ndarray | None = None
     void: int = 0
     nothing: int = 0
+    decisions: Decisions = field(default_factory=Decisions)
 
 
 def look_inside(dataset: DataSet | None, record: Record, closed: Collection[Path], *, image: bool) -> Contents:
@@ -61,6 +64,8 @@ def look_inside(dataset: DataSet | None, record: Record, closed: Collection[Path
             truth = dataset.reader(record)
             _count(contents, truth, dataset)
             contents.faults += look_at_objects(truth, record, dataset, thorough=image)
+            if image and isinstance(dataset.reader, Maps) and record.semantic and record.instances:
+                contents.decisions = dataset.reader.decisions(record)
         except DataError as error:
             contents.faults += diagnose(dataset, record, error)
         else:

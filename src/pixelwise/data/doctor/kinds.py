@@ -268,6 +268,12 @@ KINDS = {
         "{n} images with objects that overlap",
         "Instance segmentation keeps both; in panoptic truth the smaller or earlier one shows.",
     ),
+    "joined": Kind(
+        "note",
+        "class maps and instance maps were joined, and had to be brought into line",
+        "class maps and instance maps were joined, and had to be brought into line",
+        "Fine where these are few; else look at the maps one over the other.",
+    ),
     "pieces": Kind(
         "note",
         "1 image with objects in several pieces",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from pixelwise.core.classes import Classes
+from pixelwise.core.panoptic_truth import Decisions
 from pixelwise.core.segments import Segments
 from pixelwise.data import look
 from pixelwise.data.coco.index import Index, index
@@ -68,6 +69,10 @@ class CityMaps(Maps):
 
     def __call__(self, record: Record) -> Segments:
         return self.objects(record) if record.instances else self.semantic(record)
+
+    def decisions(self, record: Record) -> Decisions:
+        """None: nothing is joined."""
+        return Decisions()
 
 
 def recognise(root: Path) -> bool:

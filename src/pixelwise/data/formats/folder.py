@@ -152,7 +152,7 @@ def assemble(
         table = replace(table, classes=replace(table.classes, things=marked))
     reader = _reader(root, records, table, void_objects, max_pixels, notes)
     pictures = look.look_at_images([r.image for r in records], notes, max_pixels)
-    both = any(r.semantic and r.instances for r in records)
+    both = any(r.semantic and r.instances for r in records) or reader.crowd_below > 0
     only = any(r.instances for r in records)
     return DataSet(
         root=root,
@@ -221,7 +221,7 @@ def _reader(
     maps = [r.semantic for r in records if r.semantic]
     objects = [r.instances for r in records if r.instances]
     aliases: dict[int, int] = {}
-    carried = 0
+    carried = bare = 0
     try:
         void = void_objects or ()
         seen = look.look_at_maps(objects, None, max_pixels) if objects else None
@@ -244,11 +244,12 @@ def _reader(
             if objects and not table.classes.things:
                 table = _things_under(records, Maps(table=table, aliases=aliases, max_pixels=max_pixels), void, notes)
         elif seen:
-            table, carried = look.classes_from_objects(seen, void, table, notes)
+            table, carried, bare = look.classes_from_objects(seen, void, table, notes)
     except DataError as error:
         raise error if str(root) in str(error) else DataError(f"{root}: {error}") from None
     assert table is not None
-    return Maps(table=table, aliases=aliases, carried=carried, object_void=void, max_pixels=max_pixels)
+    return Maps(table=table, aliases=aliases, carried=carried, crowd_below=bare, object_void=void,
+                max_pixels=max_pixels)  # fmt: skip
 
 
 def _binary(table: Table) -> bool:
