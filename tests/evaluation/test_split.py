@@ -19,6 +19,7 @@ from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError, DataError, ImageError
 from pixelwise.evaluation import evaluate_split
 from pixelwise.evaluation.model import full_metrics
+from pixelwise.evaluation.split import _is_looked_at
 from pixelwise.metrics import ConfusionMatrix
 from pixelwise.tasks import make_task
 from pixelwise.views import View
@@ -137,6 +138,18 @@ def test_batches_hold_neighbours_of_one_size():
     assert sizes == [(3, 16, 24), (1, 9, 30), (1, 16, 24), (1, 8, 8), (1, 16, 24), (1, 20, 20), (1, 20, 20)]
 
 
+def test_thresholds_are_chosen_on_images_spread_evenly():
+    for count, most in ((9, 4), (9, 9), (9, 20), (1, 3), (700, 500)):
+        seen = [i for i in range(count) if _is_looked_at(i, count, most)]
+        assert len(seen) == min(count, most)
+        assert max(np.diff([0, *seen, count - 1])) <= -(-count // most)
+    task, net = task_and_net("instance")
+    found = evaluate_split(net, Blocks(), range(len(SIZES)), task, PLAIN, choose=True)["choice"]
+    assert found.images == len(SIZES)
+    assert found.thresholds.keys() == {"score", "min_area"}
+    assert "choice" not in evaluate_split(net, Blocks(), [0], task, PLAIN)
+
+
 def test_per_image_is_the_score_of_each_alone():
     task, net = task_and_net("semantic")
     data = Blocks()
@@ -227,7 +240,7 @@ def run_of(task_name, rank=0, world=1):
     task, net = task_and_net(task_name)
     data = Blocks()
     scores = evaluate_split(net, data, range(len(SIZES)), task, PLAIN, batch_size=2, metrics=full_metrics(task),
-                            rank=rank, world=world, per_image=True,
+                            rank=rank, world=world, per_image=True, choose=True,
                             loss=lambda output, truths: output.full().square().mean())  # fmt: skip
     return scores, data.reads
 

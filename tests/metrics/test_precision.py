@@ -6,6 +6,8 @@ import contextlib
 import io
 import math
 import pickle
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +25,8 @@ from pixelwise.metrics import AveragePrecision
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 Image = tuple[dict, dict]  # prediction and truth: masks [N, H, W], labels, and scores or crowd, areas
-KEYS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+KEYS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
+        "ar1", "ar10", "ar", "ar_small", "ar_medium", "ar_large", "ap_all", "ar_all")  # fmt: skip
 
 
 def code(mask: np.ndarray) -> dict:
@@ -31,7 +34,7 @@ def code(mask: np.ndarray) -> dict:
 
 
 def coco_scores(images: list[Image], num_classes: int, limit: int = 100) -> tuple[list[float], list[float]]:
-    """COCO's six averages and the AP of each class, -1 replaced by NaN."""
+    """COCO's twelve averages, AP and AR without a limit, and the AP of each class; -1 replaced by NaN."""
     truth, found = [], []
     for i, (prediction, target) in enumerate(images):
         for j, mask in enumerate(target["masks"]):
@@ -53,15 +56,17 @@ def coco_scores(images: list[Image], num_classes: int, limit: int = 100) -> tupl
     with contextlib.redirect_stdout(io.StringIO()):
         data.createIndex()
         judge = COCOeval(data, data.loadRes(found) if found else COCO(), "segm")
-        judge.params.maxDets = [limit]
+        judge.params.maxDets = [min(1, limit), min(10, limit), limit, max(limit, 5000)]
         judge.params.imgIds = [i + 1 for i in range(len(images))]
         judge.evaluate()
         judge.accumulate()
-    precision = judge.eval["precision"][..., -1]  # [T, R, K, A]
+    precision, recall = judge.eval["precision"][..., 2], judge.eval["recall"]  # [T, R, K, A], [T, K, A, M]
     values = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0], *(precision[..., a] for a in (1, 2, 3))]
+    values += [*(recall[:, :, 0, m] for m in (0, 1, 2)), *(recall[:, :, a, 2] for a in (1, 2, 3))]
+    values += [judge.eval["precision"][..., 0, 3], recall[:, :, 0, 3]]
     values += [precision[:, :, k, 0] for k in range(num_classes)]
     means = [float(v[v > -1].mean()) if (v > -1).any() else math.nan for v in values]
-    return means[:6], means[6:]
+    return means[: len(KEYS)], means[len(KEYS) :]
 
 
 def our_metric(images: list[Image], num_classes: int, limit: int = 100) -> AveragePrecision:
@@ -165,6 +170,59 @@ def test_more_objects_than_coco_looks_at() -> None:
     assert our_metric([image], 1).compute()["ap"] == pytest.approx(67 / 101)  # recall ends at 100 / 150
     assert our_metric([image], 1, limit=150).compute()["ap"] == 1.0
     same(our_metric([image], 1), [image], 1)
+
+
+def nasty(objects: int) -> list[Image]:
+    """Ties, crowd, small objects, an image without answers, and one without truth."""
+    rng = np.random.default_rng(11)
+    options = {"ties": True, "crowd": 0.2, "size": (64, 160), "radius": (2, 5)}
+    images = [draw(rng, 2, objects=objects, **options) for _ in range(2)]
+    none = {"masks": np.zeros((0, 64, 160), bool), "labels": np.zeros(0, int)}
+    images.append((none | {"scores": np.zeros(0, np.float32)}, images[0][1]))
+    images.append((images[1][0], none | {"crowd": np.zeros(0, bool), "areas": np.zeros(0)}))
+    return images
+
+
+@pytest.mark.parametrize("limit", [1, 5, 10])
+def test_crowded_images_with_ties_crowd_and_empty_sides(limit: int) -> None:
+    images = nasty(200)
+    assert max(len(prediction["masks"]) for prediction, _ in images) > 20
+    same(our_metric(images, 2, limit), images, 2, limit)
+
+
+@pytest.mark.slow  # pycocotools tries each pair in Python
+@pytest.mark.parametrize("limit", [100, 150])
+def test_more_than_a_hundred_objects_with_ties_crowd_and_empty_sides(limit: int) -> None:
+    images = nasty(1000)
+    assert max(int((prediction["labels"] == 0).sum()) for prediction, _ in images) > 150
+    same(our_metric(images, 2, limit), images, 2, limit)
+
+
+def test_a_detection_with_box_and_area_counts_by_its_mask() -> None:
+    rng = np.random.default_rng(12)
+    images = [draw(rng, 2, objects=6, ties=False) for _ in range(6)]
+    plain, boxed = our_metric(images, 2), AveragePrecision(2)
+    for i, image in enumerate(images):
+        prediction, truth = segments(*image)
+        whole = torch.tensor([[0.0, 0.0, 110.0, 80.0]]).expand(len(prediction), 4)
+        areas = torch.full((len(prediction),), 9000.0)
+        boxed.update(replace(prediction, given_boxes=whole, given_areas=areas), truth, index=i)
+    np.testing.assert_equal(boxed.compute(), plain.compute())
+    same(boxed, images, 2)
+
+
+@pytest.mark.slow
+def test_two_thousand_objects_fit_in_little_time_and_memory() -> None:
+    ids = np.arange(2048, dtype=np.int16).reshape(32, 64).repeat(32, 0).repeat(32, 1)
+    truth = Segments(ids, np.zeros(2048))
+    metric = AveragePrecision(1)
+    start = time.process_time()
+    metric.update(Segments(np.roll(ids, 3, 1), np.zeros(2048), scores=np.linspace(1, 0.01, 2048)), truth)
+    scores = metric.compute()
+    assert time.process_time() - start < 20  # a few seconds where nothing else runs
+    assert scores["ap"] == pytest.approx(0.5 * 5 / 101, abs=0.01)  # 100 of them reach 5 of the 101 recall points
+    assert scores["ap_all"] == pytest.approx(0.7, abs=0.01)  # 29 / 35 of each agree
+    assert len(pickle.dumps(metric)) < 1_000_000
 
 
 def square(x: int, side: int = 10, size: tuple[int, int] = (20, 60)) -> np.ndarray:

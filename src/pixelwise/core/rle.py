@@ -10,6 +10,8 @@ import numpy as np
 from pixelwise.core.segments import Segments
 from pixelwise.errors import DataError
 
+LARGEST = 1 << np.arange(4, 60, 5, dtype=np.int64)  # what 1, 2, ... groups of 5 bits with a sign cannot hold any more
+
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
     """[H, W] bool -> {"size": [H, W], "counts": text}."""
@@ -43,17 +45,14 @@ def _runs(flat: np.ndarray) -> list[int]:
 
 def pack(runs: Sequence[int]) -> str:
     """Runs -> COCO's text: from the third on the difference to the run two before, in groups of 5 bits from '0' on."""
-    out = []
-    for i, run in enumerate(runs):
-        x = int(run) - (int(runs[i - 2]) if i > 2 else 0)
-        while True:
-            bits = x & 0x1F
-            x >>= 5
-            more = x != -1 if bits & 0x10 else x != 0
-            out.append(chr((bits | 0x20 if more else bits) + 48))
-            if not more:
-                break
-    return "".join(out)
+    lengths = np.asarray(runs, np.int64)
+    values = lengths.copy()
+    values[3:] -= lengths[1:-2]
+    groups = np.searchsorted(LARGEST, np.where(values < 0, ~values, values), side="right") + 1  # the last has the sign
+    place = np.arange(groups.max(initial=0))
+    bits = (values[:, None] >> 5 * place) & 0x1F  # [runs, groups]
+    bits |= np.where(place < groups[:, None] - 1, 0x20, 0)  # more follow
+    return (bits[place < groups[:, None]] + 48).astype(np.uint8).tobytes().decode("ascii")
 
 
 def unpack(counts: str | bytes) -> list[int]:

@@ -20,7 +20,15 @@ from pixelwise.data.dataset import DataSet, open_data
 from pixelwise.errors import DataError
 from pixelwise.evaluation.scores import Scores
 from pixelwise.evaluation.split import OnImage, evaluate_split
-from pixelwise.metrics import BoundaryF, BoundaryIoU, ConfusionMatrix, InstanceF1
+from pixelwise.metrics import (
+    AggregatedJaccard,
+    BoundaryF,
+    BoundaryIoU,
+    CityscapesAP,
+    ConfusionMatrix,
+    InstanceF1,
+    ObjectDice,
+)
 from pixelwise.prediction.images import fit_channels
 from pixelwise.prediction.predictor import Predictor, load
 from pixelwise.views import View
@@ -78,7 +86,7 @@ def full_metrics(task: Task, *, boundary: bool = True) -> list[Callable[[], Metr
     contours: list[Any] = [partial(BoundaryIoU, count), partial(BoundaryF, count)] if boundary else []
     further: dict[str, list[Any]] = {
         "semantic": contours,
-        "instance": [partial(InstanceF1, task.classes)],
+        "instance": [partial(kind, task.classes) for kind in (InstanceF1, AggregatedJaccard, ObjectDice, CityscapesAP)],
         "panoptic": [partial(ConfusionMatrix, count)],
     }
     return [task.metric, *further[task.name]]

@@ -1,8 +1,9 @@
 """Average precision of masks (Lin et al. 2014, 1405.0312), counted by COCO's evaluator through faster-coco-eval.
 
 Masks are kept as run-length codes by image index and joined in that order, since the order decides between tied scores
-(sorting is stable: within an image the rows' order, then the images'). A detection's area is that of its mask; a true
-object's is `Segments.areas`, as annotated where given. Crowd is COCO's: detections on it are ignored. UNKNOWN pixels of
+(sorting is stable: within an image the rows' order, then the images'). A detection's area is that of its mask, also
+where it brings a box or an area (pycocotools takes a box's where results have both); a true object's is
+`Segments.areas`, as annotated where given. Boxes are not scored: there is no box AP here. Crowd is COCO's: detections on it are ignored. UNKNOWN pixels of
 the truth act as a crowd region of every class: a detection that matches no object and lies on them (for a share of its
 own area of at least the IoU threshold) is ignored. Images without objects keep their false positives. A class without
 objects is NaN and left out of the means.
@@ -39,9 +40,10 @@ class _Image:
 class AveragePrecision:
     """Mask AP over IoU 0.50:0.05:0.95, 101 recall points, the best `max_detections` of each image and class.
 
-    COCO looks at 100; where images hold more objects than that (nuclei), say more. Keys of compute(): ap, ap50, ap75,
-    ap_small, ap_medium, ap_large (areas up to 32^2, 96^2 pixels, and above), ar (mean recall), and [K] float64
-    ap_per_class, ap50_per_class, ap75_per_class. Raises ConfigError for less than 1 class or detection.
+    COCO looks at 100; where images hold more objects than that (nuclei), ap_all and ar_all, which look at all, say more.
+    Keys of compute(): ap, ap50, ap75, ap_small, ap_medium, ap_large (areas up to 32^2, 96^2 pixels, and above), ap_all;
+    ar (mean recall), ar1 and ar10 (with the best 1 and 10 detections only), ar_small, ar_medium, ar_large, ar_all; and
+    [K] float64 ap_per_class, ap50_per_class, ap75_per_class. Raises ConfigError for less than 1 class or detection.
 
     >>> truth = Segments(np.array([[0, 0, -1, 1, 1]], np.int8), labels=[0, 0])
     >>> prediction = Segments(np.array([[0, 0, -1, -1, -1]], np.int8), labels=[0], scores=[0.9])
@@ -91,42 +93,43 @@ class AveragePrecision:
 
     def compute(self) -> dict[str, Any]:
         """The scores so far, in 0..1; see the class for the keys. NaN where there is no object."""
-        precision, recall = self._evaluate()  # [T, R, K, A], [T, K, A]
+        precision, recall = self._evaluate()  # [T, R, K, A, 4], [T, K, A, 4]: the last of 1, 10, the limit, all
         precision, recall = (np.where(values < 0, np.nan, values) for values in (precision, recall))
-        whole = precision[..., 0]
+        whole = precision[..., 0, 2]
         at = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}  # rows of IoU thresholds
         out: dict[str, Any] = {name: nan_mean(whole[rows]) for name, rows in at.items()}
-        out |= {f"ap_{name}": nan_mean(precision[..., a]) for a, name in enumerate(RANGES) if name != "all"}
-        out["ar"] = nan_mean(recall[..., 0])
+        by_range = [(a, name) for a, name in enumerate(RANGES) if name != "all"]
+        out |= {f"ap_{name}": nan_mean(precision[..., a, 2]) for a, name in by_range}
+        out |= {"ap_all": nan_mean(precision[..., 0, 3]), "ar": nan_mean(recall[..., 0, 2])}
+        out |= {name: nan_mean(recall[..., 0, m]) for m, name in ((0, "ar1"), (1, "ar10"))}
+        out |= {f"ar_{name}": nan_mean(recall[..., a, 2]) for a, name in by_range}
+        out["ar_all"] = nan_mean(recall[..., 0, 3])
         classes = range(self.num_classes)
         return out | {f"{n}_per_class": np.array([nan_mean(whole[r, ..., k]) for k in classes]) for n, r in at.items()}
 
     def _found(self, prediction: Segments) -> list[dict[str, Any]]:
-        """The detections that can count: of each class the best `max_detections`, ties in the order of the rows."""
-        scores, labels = prediction.scores.cpu().numpy(), prediction.labels.cpu().numpy()
-        order = np.argsort(-scores, kind="stable")
-        keep = np.zeros(len(order), bool)
-        for label in np.unique(labels):
-            keep[order[labels[order] == label][: self.max_detections]] = True
-        kept = prediction.keep(np.flatnonzero(keep))
-        columns = zip(kept.labels.tolist(), kept.scores.tolist(), kept.pixel_counts.tolist(), rle.to_rle(kept))
+        scores, labels = prediction.scores.tolist(), prediction.labels.tolist()
+        columns = zip(labels, scores, prediction.pixel_counts.tolist(), rle.to_rle(prediction))
         return [_annotation(label, code, area, score=score) for label, score, area, code in columns]
 
     def _evaluate(self) -> tuple[np.ndarray, np.ndarray]:
-        """COCO's precision [T, R, K, A] and recall [T, K, A]; -1 where a class has no object."""
+        """COCO's precision [T, R, K, A, 4] and recall [T, K, A, 4]; -1 where a class has no object."""
         from faster_coco_eval import COCO, COCOeval_faster
 
         ordered = sorted(self.images, key=lambda image: (image.index is None, image.index or 0))
         truth, found = _coco(ordered, self.num_classes)
         if not truth["annotations"]:
             k, a = self.num_classes, len(RANGES)
-            return np.full((10, 101, k, a), -1.0), np.full((10, k, a), -1.0)
+            return np.full((10, 101, k, a, 4), -1.0), np.full((10, k, a, 4), -1.0)
         judge = COCOeval_faster(COCO(truth), COCO(found), "segm", print_function=_silent)
-        judge.params.maxDets = [self.max_detections]
+        most = max((len(image.found) for image in ordered), default=1)
+        limits = [min(1, self.max_detections), min(10, self.max_detections), self.max_detections, max(most, 1)]
+        judge.params.maxDets = sorted(set(limits))
         judge.params.areaRng, judge.params.areaRngLbl = list(RANGES.values()), list(RANGES)
         judge.evaluate()
         judge.accumulate()
-        return np.asarray(judge.eval["precision"])[..., 0], np.asarray(judge.eval["recall"])[..., 0]
+        at = [judge.params.maxDets.index(limit) for limit in limits]
+        return np.asarray(judge.eval["precision"])[..., at], np.asarray(judge.eval["recall"])[..., at]
 
 
 def _silent(*_: Any) -> None:

@@ -38,13 +38,23 @@ NAMES = {
     "ap_small": ("AP small", "AP of objects below 32 x 32 pixels"),
     "ap_medium": ("AP medium", "AP of objects of 32 x 32 to 96 x 96 pixels"),
     "ap_large": ("AP large", "AP of objects above 96 x 96 pixels"),
-    "ar": ("AR", "average recall"),
+    "ap_all": ("AP of all", "average precision with every detection, not the best 100 of an image and class alone"),
+    "ar": ("AR", "average recall, the best 100 detections of an image and class"),
+    "ar1": ("AR 1", "average recall, the best detection of an image and class"),
+    "ar10": ("AR 10", "average recall, the best 10 detections of an image and class"),
+    "ar_small": ("AR small", "average recall of objects below 32 x 32 pixels"),
+    "ar_medium": ("AR medium", "average recall of objects of 32 x 32 to 96 x 96 pixels"),
+    "ar_large": ("AR large", "average recall of objects above 96 x 96 pixels"),
+    "ar_all": ("AR of all", "average recall with every detection"),
     "cityscapes_ap": ("Cityscapes AP", "average precision by Cityscapes' rule, mean over IoU 0.50 to 0.95"),
     "cityscapes_ap50": ("Cityscapes AP50", "average precision by Cityscapes' rule at IoU 0.50"),
-    "aji": ("AJI", "aggregated Jaccard index: IoU of all objects at once"),
-    "aji_per_image": ("AJI by image", "aggregated Jaccard index, mean over images"),
-    "object_dice": ("object Dice", "Dice of each object with its partner, weighted by area"),
-    "object_dice_per_image": ("object Dice by image", "Dice of each object with its partner, mean over images"),
+    "aji": ("AJI", "aggregated Jaccard index (MoNuSeg's rule), mean over images"),
+    "aji_plus": ("AJI+", "aggregated Jaccard index with one-to-one pairs, mean over images"),
+    "object_dice": (
+        "object Dice",
+        "Dice of each object with its partner, by area (GlaS), images pooled",
+    ),
+    "object_dice_per_image": ("object Dice by image", "object Dice of each image alone, mean over images"),
     "f1": ("F1", "2 TP / (2 TP + FP + FN) of objects, mean over IoU 0.50 to 0.95"),
     "f1_50": ("F1 at 50", "2 TP / (2 TP + FP + FN) of objects at IoU 0.50"),
     "f1_75": ("F1 at 75", "2 TP / (2 TP + FP + FN) of objects at IoU 0.75"),
@@ -58,8 +68,9 @@ NAMES = {
 }
 COUNTS = ("tp", "fp", "fn")
 HEADLINES = ("pixel_accuracy", "mean_accuracy", "mdice", "fwiou", "sq", "rq", "pq_things", "pq_stuff", "ap50", "ap75",
-             "ar", "accuracy", "accuracy_50", "f1", "f1_50", "f1_75", "aji", "object_dice", "cityscapes_ap",
-             "cityscapes_ap50", "ap_small", "ap_medium", "ap_large", "boundary_iou", "boundary_f")  # fmt: skip
+             "ar", "accuracy", "accuracy_50", "f1", "f1_50", "f1_75", "aji", "aji_plus", "object_dice",
+             "object_dice_per_image", "cityscapes_ap", "cityscapes_ap50", "ap_all", "ar_all", "ar1", "ar10", "ar_small",
+             "ar_medium", "ar_large", "ap_small", "ap_medium", "ap_large", "boundary_iou", "boundary_f")  # fmt: skip
 
 
 def absent() -> Markup:
@@ -167,7 +178,7 @@ def class_table(
     for title in ("", *dict.fromkeys(kinds)):
         chosen = [k for k in range(len(classes)) if not title or kinds[k] == title]
         means = [_mean([column[k] for k in chosen], name) for column, (name, _) in zip(body, columns)]
-        feet.append((f"{'mean, sum' if counted else 'mean'}{f' of {title}' if title else ''}", means))
+        feet.append((title.replace("thing", "things") or ("mean, sum" if counted else "mean"), means))
     return ClassTable(columns, rows, feet, kinds, counted)
 
 
