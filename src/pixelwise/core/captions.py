@@ -35,17 +35,20 @@ def letters(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
-def write_captions(picture: np.ndarray, segments: Segments, classes: Classes, colours: np.ndarray) -> list[int]:
+def write_captions(
+    picture: np.ndarray, segments: Segments, classes: Classes, colours: np.ndarray, *, height: int = 0
+) -> list[int]:
     """Writes into `picture` [H, W, 3] uint8 in place, and returns the rows that are named.
 
     colours  [N, 3] uint8, those of the rows
+    height   of the letters, in pixels; 0 means `text_size`
     Objects have their text above their highest point, else just inside it or below the lowest: name and score, or where
     both have no room the name alone (the score, if there is only one class). Scores are said unless all are 1, as those
     of truth are.
     """
     if is_class_map(segments, classes):
         return []
-    font = letters(text_size(*segments.size))
+    font = letters(height or text_size(*segments.size))
     placed: dict[int, Box] = {}
     counts = segments.pixel_counts.numpy(force=True)
     labels = segments.labels.numpy(force=True)

@@ -28,7 +28,7 @@ def counting(pairs: Sequence[tuple[int, int]]) -> list[Chart]:
     true, found = np.array(pairs).T
     error = float(np.abs(found - true).mean())
     images = f"{len(pairs)} image{'' if len(pairs) == 1 else 's'}"
-    note = f"{found.sum()} for {true.sum()} in {images}; the count of an image is off by {error:.1f} on average."
+    note = f"{found.sum()} answered, {true.sum()} true in {images}; an image's count is off by {error:.1f} on average."
     return [scatter("Objects per image", true.tolist(), found.tolist(), x_label="objects in the truth",
                     y_label="objects in the answer", note=note, diagonal=True)]  # fmt: skip
 

@@ -21,6 +21,7 @@ from pixelwise.core.colours import instance_colours
 from pixelwise.core.segments import Segments
 
 WIDTH, HEIGHT = 480, 640  # the largest picture, in pixels
+COLUMN, LETTERS = 312, 11  # width of a picture on a wide screen, and of letters there, in pixels
 DRAWN = 2_000_000  # pixels at which overlays are drawn before they are made small
 BUDGET = 3_500_000  # bytes that all pictures may take
 # quality of JPEG and size of the picture; the first at which all fit. The last is small enough for pure noise
@@ -100,7 +101,8 @@ def _overlay(image: np.ndarray, segments: Segments, classes: Classes, scale: flo
     """The overlay made small, and then written on, so that letters keep their size."""
     picture = _scaled(drawing.overlay(image, segments, classes, captions=False, line=line), scale)
     small = _nearest(segments, picture.shape[:2])
-    write_captions(picture, small, classes, instance_colours(segments, classes))
+    height = round(LETTERS * max(1.0, picture.shape[1] / COLUMN))
+    write_captions(picture, small, classes, instance_colours(segments, classes), height=height)
     return picture
 
 
