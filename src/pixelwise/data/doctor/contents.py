@@ -62,6 +62,7 @@ def look_inside(dataset: DataSet | None, record: Record, closed: Collection[Path
     elif record.labelled:
         try:
             truth = dataset.reader(record)
+            contents.faults += _told_size(truth, record)
             _count(contents, truth, dataset)
             contents.faults += look_at_objects(truth, record, dataset, thorough=image)
             if image and isinstance(dataset.reader, Maps) and record.semantic and record.instances:
@@ -75,6 +76,17 @@ def look_inside(dataset: DataSet | None, record: Record, closed: Collection[Path
 
 def _shape(pixels: np.ndarray) -> bytes:
     return "x".join(map(str, pixels.shape)).encode()[:16]
+
+
+def _told_size(truth: Segments, record: Record) -> list[Fault]:
+    """Whether a table gives its image another size than the image has; that of a map is known from its header."""
+    if record.semantic or record.instances:
+        return []
+    size = read_header(record.image).size
+    if truth.size == size:
+        return []
+    detail = f"its annotation is for {truth.size[1]} x {truth.size[0]} pixels, it has {size[1]} x {size[0]}"
+    return [Fault("size-differs", record.image, detail)]
 
 
 def _count(contents: Contents, truth: Segments, dataset: DataSet) -> None:

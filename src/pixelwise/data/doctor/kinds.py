@@ -162,7 +162,7 @@ KINDS = {
         "warning",
         "1 image with polygons of fewer than three points, left out as detectron2 does",
         "{n} images with polygons of fewer than three points, left out as detectron2 does",
-        "Remove them, or draw them anew; pycocotools takes two points for a box.",
+        "Remove them, or draw them anew; pycocotools fails on them.",
     ),
     "no-pixel": Kind(
         "warning",
