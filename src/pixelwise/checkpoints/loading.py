@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pixelwise.checkpoints.dialects import Found, dialects, recognise
 from pixelwise.checkpoints.reading import is_own, plain_names, read_checkpoint, unwrap
 from pixelwise.core.classes import Classes
 from pixelwise.core.modelfile import ModelCard, load_model
-from pixelwise.core.registry import create_model
+from pixelwise.core.registry import create_model, load
 from pixelwise.data.labels import label_set
 from pixelwise.errors import ConfigError, ModelFileError
 
@@ -71,12 +72,15 @@ def from_checkpoint(path: str | Path, architecture: str | None = None, *, classe
     tensors = read_checkpoint(path)
     found = recognise(tensors, str(path), dialects(architecture))
     told = {**found.dialect.options(tensors), **options}
-    net = create_model(found.architecture, **told)
-    report = _fill_translated(net, tensors, str(path), found)
     outputs = told.pop("classes")
+    classes = classes or _classes(found, outputs, told.get("things"))
+    if found.dialect.task == "panoptic" and _takes_things(found.architecture):
+        told.setdefault("things", classes.is_thing.nonzero()[0].tolist())
+    net = create_model(found.architecture, classes=outputs, **told)
+    report = _fill_translated(net, tensors, str(path), found)
     card = ModelCard(
         architecture=found.architecture, outputs=outputs, options=told, task=found.dialect.task,
-        classes=classes or _classes(found, outputs, told.get("things")), preprocessing=found.dialect.preprocessing,
+        classes=classes, preprocessing=found.dialect.preprocessing,
         training={"imported": {"file": path.name, "dialect": found.name, "dropped": list(report.dropped)}},
     )  # fmt: skip
     _check_classes(card, str(path))
@@ -132,6 +136,10 @@ def _unlike(net: nn.Module, own: set[str], tensors: Mapping[str, Tensor], where:
     kind, lost = type(net).__name__, sorted(own - set(tensors))
     return (f"{where} does not hold the weights of {kind}: {len(lost)} of its {len(own)} tensors are missing "
             f"({_some(lost)}), and {kind} knows no other names for them.")  # fmt: skip
+
+
+def _takes_things(architecture: str) -> bool:
+    return "things" in inspect.signature(load("models", architecture).build).parameters
 
 
 def _classes(found: Found, outputs: int, things: Any) -> Classes:
