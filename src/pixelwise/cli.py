@@ -94,8 +94,8 @@ class Predict:
     max_pixels: int = 300_000_000
     """Larger images are refused before they are decoded."""
     save: tuple[str, ...] = ()
-    """What to write: classes, instances, panoptic, objects (tables), or any of pixelwise list writers; by default what is
-    usual for the model's task."""
+    """What to write: classes, instances, panoptic, objects (tables), or one of pixelwise list writers; by default one
+    that is usual for the model's task."""
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,8 @@ def to_panoptic(segments: Segments, classes: Classes) -> tuple[np.ndarray, list[
     """Segments -> COCO's panoptic PNG [H, W, 3] uint8 and its table `segments_info`, of the segments that own pixels.
 
     Ids are the `keys` where those can stand in such a file (all different, 1 to 2^24 - 1), else `instance_ids`, or
-    1, 2, ... where a class has too many segments for these. Of overlapping segments the lowest layer shows; area and box are
-    of the pixels that show. Unknown pixels and nothing become 0: the format has one word for both.
+    1, 2, ... where a class has too many segments for these. Of overlapping segments the lowest layer shows; area and
+    box are of the pixels that show. Unknown pixels and nothing become 0: the format has one word for both.
     """
     keys = None if segments.keys is None else segments.keys.cpu().numpy()
     if keys is None or len(np.unique(keys)) < len(keys) or (keys < 1).any() or (keys >= 1 << 24).any():

@@ -1,8 +1,8 @@
 """`Writer`: one format to write segments in, an image at a time; what the format cannot hold is counted and said.
 
-A file in `data/writers/` holds one, named `Writer`, with a DESCRIPTION and BESIDE. `convert` copies whole data sets with
-it, `predict --save NAME` writes answers with it. Nothing is kept per image but codes and rows, so a set of any size can
-be written.
+A file in `data/writers/` holds one, named `Writer`, with a DESCRIPTION and BESIDE. `convert` copies data sets with it,
+`predict --save NAME` writes answers with it. Nothing is kept per image but codes and rows, so a set of any size can be
+written.
 """
 
 from __future__ import annotations

@@ -123,6 +123,8 @@ class Writer(writer.Writer):
         return code
 
     def finish(self) -> tuple[str, ...]:
+        empty = [split for split, rows in self.tables.annotations.items() if split and not rows]
+        self.lose("Splits without any object, which COCO cannot tell from splits that nobody annotated", len(empty))
         self.tables.write(self.out, "instances", self.classes)
         return super().finish()
 
