@@ -49,6 +49,8 @@ def test_class_ids_with_palette(models, photos, tmp_path):
         colours = np.asarray(Image.open(files[0]).convert("RGB"))
         assert (colours[expected == 24] == model.task.classes.colours[1]).all()
         assert Image.open(files[1]).size == Image.open(path).size
+    legend = np.asarray(Image.open(tmp_path / "out/overlay/legend.png").convert("RGB"))
+    assert all((legend == colour).all(2).any() for colour in model.task.classes.colours)
     table = read_table(tmp_path / "out/classes.txt").classes
     assert (table.names, table.things, table.ids) == (("road", "person", "sky"), ("person",), (7, 24, 23))
     assert table.void == (255,)

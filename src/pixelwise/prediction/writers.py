@@ -18,7 +18,7 @@ from torch import Tensor
 from pixelwise.core import registry
 from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
-from pixelwise.core.drawing import displayable, overlay
+from pixelwise.core.drawing import displayable, legend, overlay
 from pixelwise.core.jsonfile import write_json
 from pixelwise.core.outputs import Output, cut_strips
 from pixelwise.core.segments import Segments
@@ -111,10 +111,11 @@ class InstanceIds(Each):
 
 @dataclass
 class Overlay(Each):
-    """overlay/NAME.jpg: the segments over the image, for people."""
+    """overlay/NAME.jpg: the segments over the image, for people; legend.png has the colours of several classes."""
 
     out: Path
     classes: Classes
+    height: int = 0  # of the highest picture: the legend's letters fit it
     folder: ClassVar[str] = "overlay"
 
     def write(self, answer: Answer) -> tuple[Path, ...]:
@@ -122,7 +123,13 @@ class Overlay(Each):
         path = self.out / self.folder / f"{answer.name}.jpg"
         with atomic(path) as part:
             Image.fromarray(picture).save(part, format="JPEG", quality=92)
+        self.height = max(self.height, len(picture))
         return (path,)
+
+    def finish(self) -> tuple[str, ...]:
+        if len(self.classes) > 1:
+            write_png(self.out / self.folder / "legend.png", legend(self.classes, height=min(self.height, 1200)))
+        return ()
 
 @dataclass
 class Confidence(Each):
