@@ -60,8 +60,9 @@ def _pair(a: Tensor, b: Tensor, count_a: int, count_b: int) -> Tensor:
 
 
 def row_codes(segments: Segments) -> Tensor:
-    """[H, W] int32: 0 UNKNOWN, 1 NOTHING, else MARKS + the row that shows."""
-    return segments.row_map().to(torch.int32) - UNKNOWN
+    """[H, W] int16 or int32: 0 UNKNOWN, 1 NOTHING, else MARKS + the row that shows."""
+    fits = len(segments) < 2**15 - MARKS  # half the memory to go through
+    return segments.row_map().to(torch.int16 if fits else torch.int32) - UNKNOWN
 
 
 def check_size(prediction: Segments, truth: Segments) -> None:

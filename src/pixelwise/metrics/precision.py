@@ -3,10 +3,10 @@
 Masks are kept as run-length codes by image index and joined in that order, since the order decides between tied scores
 (sorting is stable: within an image the rows' order, then the images'). A detection's area is that of its mask, also
 where it brings a box or an area (pycocotools takes a box's where results have both); a true object's is
-`Segments.areas`, as annotated where given. Boxes are not scored: there is no box AP here. Crowd is COCO's: detections on it are ignored. UNKNOWN pixels of
-the truth act as a crowd region of every class: a detection that matches no object and lies on them (for a share of its
-own area of at least the IoU threshold) is ignored. Images without objects keep their false positives. A class without
-objects is NaN and left out of the means.
+`Segments.areas`, as annotated where given. Boxes are not scored: there is no box AP here. Crowd is COCO's: detections
+on it are ignored. UNKNOWN pixels of the truth act as a crowd region of every class: a detection that matches no object
+and lies on them (for a share of its own area of at least the IoU threshold) is ignored. Images without objects keep
+their false positives. A class without objects is NaN and left out of the means.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Image:
 class AveragePrecision:
     """Mask AP over IoU 0.50:0.05:0.95, 101 recall points, the best `max_detections` of each image and class.
 
-    COCO looks at 100; where images hold more objects than that (nuclei), ap_all and ar_all, which look at all, say more.
+    COCO looks at 100; where images hold more objects (nuclei), ap_all and ar_all, which look at all, say more.
     Keys of compute(): ap, ap50, ap75, ap_small, ap_medium, ap_large (areas up to 32^2, 96^2 pixels, and above), ap_all;
     ar (mean recall), ar1 and ar10 (with the best 1 and 10 detections only), ar_small, ar_medium, ar_large, ar_all; and
     [K] float64 ap_per_class, ap50_per_class, ap75_per_class. Raises ConfigError for less than 1 class or detection.
