@@ -148,13 +148,17 @@ def test_a_file_without_annotations_is_for_prediction(make: Callable[..., Path])
     assert any("can be predicted, not scored" in said for said in data.notes)
 
 
-@pytest.mark.parametrize("layout", ["official", "below images", "roboflow", "beside", "lists", "foldered names"])
+@pytest.mark.parametrize(
+    "layout",
+    ["official", "below images", "roboflow", "beside", "folders of the files' names", "lists", "foldered names"],
+)
 def test_layouts(tmp_path: Path, layout: str) -> None:
     files = {
         "official": ("annotations/instances_{}2017.json", "{}2017/{}.png"),
         "below images": ("annotations/instances_{}2017.json", "images/{}2017/{}.png"),
         "roboflow": ("{}/_annotations.coco.json", "{}/{}.png"),
         "beside": ("{}.json", "images/{1}.png"),
+        "folders of the files' names": ("{}.json", "{}/{}.png"),
         "foldered names": ("annotations/{}.json", "JPEGImages/{1}.png"),
     }
     if layout == "lists":
@@ -181,6 +185,20 @@ def test_layouts(tmp_path: Path, layout: str) -> None:
     assert list(data.splits) == ["train", "val"]
     assert not [fault for fault in data.faults if fault.fatal]
     assert len(data.read(data.records("val")[0]).truth or ()) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ['{"info": {"a": 1}}', '{"version": "5", "images": []}', "[]", "", "{", '{"names": []}']
+)
+def test_other_json_does_not_make_a_folder_coco(tmp_path: Path, text: str) -> None:
+    for name in "ab":
+        picture(tmp_path / f"images/{name}.png")
+        Image.fromarray(np.eye(*SIZE, dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "masks").mkdir()
+    for name in "ab":
+        (tmp_path / f"{name}.png").rename(tmp_path / f"masks/{name}.png")
+    (tmp_path / "about.json").write_text(text)
+    assert open_data(tmp_path).format == "folder"
 
 
 def test_categories_that_are_no_class_are_left_out(make: Callable[..., Path]) -> None:
@@ -278,7 +296,7 @@ def test_files_that_are_refused(make: Callable[..., Path], fault: str) -> None:
     content, message = FAULTY[fault]
     root = make(content)
     with pytest.raises(DataError, match=message) as caught:
-        open_data(root, "coco")
+        open_data(root, "coco", annotations="train.json")
     assert str(root / "train.json") in str(caught.value)
 
 

@@ -147,8 +147,6 @@ def _map(found: Found, part: Part, i: Index, row: int, image: Path, missing: str
     elif missing == "skip":
         found.unpaired.append(image)
     else:
-        raise DataError(
-            f"{i.path}: image '{i.images[row].file_name}' has no annotation; a panoptic file has one for each. "
-            "Add it, or leave such images out by the format's option missing=skip."
-        )
+        detail = "has no annotation; a panoptic file has one for each: add it, or leave such images out by missing=skip"
+        found.faults.append(Fault("image-without-mask", image, detail, fatal=True))
     return None

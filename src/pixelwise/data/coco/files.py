@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ def find_parts(root: Path, *, panoptic: bool) -> list[Part]:
     """The files of a root that are COCO's by their first word; with `panoptic` those beside a folder of their name."""
     folders = [root, *(root / name for name in FOLDERS), *(root / word for word in SPLIT_NAMES)]
     paths = [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.json"))]
+    if panoptic:
+        paths = [path for path in paths if path.with_suffix("").is_dir()]
     parts = [Part(path, _split(path, root), _maps(path)) for path in paths if _begins(path)]
     if panoptic:
         return [part for part in parts if part.maps is not None]
@@ -40,16 +43,25 @@ def find_parts(root: Path, *, panoptic: bool) -> list[Part]:
 
 
 def _begins(path: Path) -> bool:
+    """Whether the first name is one of COCO's, and those that it must have occur as well."""
     try:
         with path.open("rb") as file:
-            return FIRST.match(file.read(4096)) is not None
+            first = FIRST.match(file.read(4096)) is not None
     except OSError:
         return False
+    return first and _holds(path, b'"images"') and (_holds(path, b'"annotations"') or _holds(path, b'"categories"'))
+
+
+def _holds(path: Path, word: bytes) -> bool:
+    """Whether the word occurs in a file that is not empty; some GB a second, and nothing is held."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return text.find(word) >= 0
 
 
 def _maps(path: Path) -> Path | None:
+    """The folder of a panoptic file's maps; `train.json` beside its images in train/ has none."""
     folder = path.with_suffix("")
-    return folder if folder.is_dir() else None
+    return folder if folder.is_dir() and _holds(path, b'"segments_info"') else None
 
 
 def _split(path: Path, root: Path) -> str | None:
