@@ -7,7 +7,8 @@ outvote the others and picks other classes. No task is named here: tasks read th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelwise.core.outputs import Candidates, Dense, Frame, Output, Window, components, cut_strips
+from pixelwise.core.centers import Centers, group
+from pixelwise.core.outputs import Candidates, Dense, Frame, Output, Queries, Window, components, cut_strips
 from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError, nearest
 from pixelwise.kernels.mirror import mirror
@@ -129,13 +131,26 @@ class Joined:
 
     def probs(self, i: int, window: Window | None = None) -> Tensor:
         """[K, H, W] float32 in 0..1: the mean of the views' probabilities."""
+        return self._mean(i, window, lambda output, view, part: output.probs(i, part))
+
+    def heat_map(self, i: int) -> Tensor:
+        """[H, W] float32 mean of the views' heat, where they are `Centers`."""
+        return self._mean(i, None, lambda output, view, part: output.heat_map(i))
+
+    def offset_map(self, i: int, window: Window | None = None) -> Tensor:
+        """[2, H, W] float32 (dy, dx) mean of the views' offsets, where they are `Centers`: mirrored, dx turns round."""
+
+        def seen(output: Any, view: View, part: Window | None) -> Tensor:
+            offsets: Tensor = output.offset_map(i, part)
+            return offsets * offsets.new_tensor([1.0, -1.0])[:, None, None] if view.mirrored else offsets
+
+        return self._mean(i, window, seen)
+
+    def _mean(self, i: int, window: Window | None, read: Callable[[Any, View, Window | None], Tensor]) -> Tensor:
+        """The mean over the views of maps [..., H, W] that `read` takes off an output on a window of its view."""
         width = self.frames[i].original[1]
-        total: Tensor | None = None
-        for view, output in zip(self.views, self.outputs):
-            seen = view.put(output.probs(i, view.window(window, width)))
-            total = seen if total is None else total + seen
-        assert total is not None
-        return total / len(self.views)
+        maps = (view.put(read(o, view, view.window(window, width))) for view, o in zip(self.views, self.outputs))
+        return functools.reduce(torch.add, maps) / len(self.views)
 
     def class_map(self, i: int, window: Window | None = None) -> Tensor:
         """[H, W] int64 channel with the largest mean; K (nothing) where classes stand alone and none exceeds 0.5."""
@@ -148,11 +163,14 @@ class Joined:
         return torch.cat(strips)
 
     def candidates(self, i: int) -> Candidates:
-        """Connected components of the joined class map, where the single outputs are read that way too.
+        """Connected components of the joined class map, or grouping on the joined maps of `Centers`: as the single
+        outputs are read.
 
         Raises ConfigError for outputs whose candidates are not read off maps: which mask of one view is which of
         another is not told by averaging.
         """
+        if all(isinstance(output, Centers) for output in self.outputs):
+            return group(self, i, self.outputs[0].grouping)
         if not all(isinstance(output, Dense) for output in self.outputs):
             kind = type(self.outputs[0]).__name__
             raise ConfigError(f"Test-time augmentation cannot join the candidates of {kind}; leave it out (tta=None).")
@@ -161,4 +179,4 @@ class Joined:
     def _channels(self) -> int:
         """Channels of the widest map a reading holds, for the size of its strips."""
         first = self.outputs[0]
-        return int(first.logits.shape[1] if isinstance(first, Dense) else first.masks.shape[1])
+        return int(first.masks.shape[1] if isinstance(first, Queries) else len(first.probs(0, (0, 0, 1, 1))))
