@@ -35,8 +35,8 @@ PAPER = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "tiny": {"width": 12, "depth": 2, "features": 32},
-    "2018": {"grid": 1, "norm": "none"},
-    "2022": {"grid": 2, "stem": "pool", "norm": "none"},
+    "2018": {"grid": 1, "norm": "none", "unit": 1.0},
+    "2022": {"grid": 2, "stem": "pool", "norm": "none", "unit": 1.0},
 }
 THIN = {"width": 4, "depth": 2, "features": 8, "rays": 8}  # for the tests of what every net promises
 
@@ -50,9 +50,9 @@ class StarDist(nn.Module):
     min_size = 8
 
     def __init__(self, *, classes: int, channels: int, rays: int, grid: int, stem: str, width: int, depth: int,
-                 features: int, norm: str, dropout: float, **reading: Any) -> None:  # fmt: skip
+                 features: int, norm: str, dropout: float, unit: float, **reading: Any) -> None:  # fmt: skip
         super().__init__()
-        self.grid, self.reading = grid, {"grid": grid, **reading}
+        self.grid, self.unit, self.reading = grid, unit, {"grid": grid, **reading}
         pooled = stem == "pool" and grid > 1
         settings: dict[str, Any] = {"norm": norm, "bias": True, "pad": 1}
         steps = grid.bit_length() - 1 if pooled else 0
@@ -81,7 +81,7 @@ class StarDist(nn.Module):
         if self.classes is not None and self.features_class is not None:
             classes = self.classes(self.features_class(x))  # [B, K, h, w]
         frames = frames or (Frame.whole(height, width),) * len(images)
-        return Rays(self.objects(seen), self.rays(seen), classes, frames, **self.reading)
+        return Rays(self.objects(seen), self.unit * self.rays(seen), classes, frames, **self.reading)
 
 
 def _features(width: int, features: int) -> nn.Sequential:
@@ -89,8 +89,8 @@ def _features(width: int, features: int) -> nn.Sequential:
 
 
 def build(*, classes: int, channels: int = 3, rays: int = 32, grid: int = 2, stem: str = "fold", width: int = 32,
-          depth: int = 3, features: int = 128, norm: str = "batch", dropout: float = 0.0, nms: float = 0.4,
-          threshold: float = 0.1, border: int = 0) -> StarDist:  # fmt: skip
+          depth: int = 3, features: int = 128, norm: str = "batch", dropout: float = 0.0, unit: float = 8.0,
+          nms: float = 0.4, threshold: float = 0.1, border: int = 0) -> StarDist:  # fmt: skip
     """StarDist with numbers.
 
     classes   things and, last, nothing           channels   of the input
@@ -98,7 +98,8 @@ def build(*, classes: int, channels: int = 3, rays: int = 32, grid: int = 2, ste
     stem      fold: blocks of pixels become channels; pool: convolutions at full size, then pooling (the authors')
     width     channels on the grid                depth      halvings of it (1 to 6)
     features  before the heads                    norm       batch, group, instance or none
-    dropout   after the two deepest blocks
+    dropout   after the two deepest blocks      unit       pixels in which the last layer counts distances: numbers
+              around one are learnt sooner than numbers around ten (the authors' net has 1)
     nms       share of the smaller polygon that may be shared (0.4: the authors' default); `threshold`, `border`: see
               `core.rays.Rays`
     """
@@ -113,9 +114,11 @@ def build(*, classes: int, channels: int = 3, rays: int = 32, grid: int = 2, ste
         if isinstance(number, bool) or not isinstance(number, int) or number < least or (name == "rays" and rays > 128):
             most = " to 128" if name == "rays" else " up"
             raise ConfigError(f"StarDist: {name} is {number!r}; it must be a whole number from {least}{most}.")
+    if isinstance(unit, bool) or not isinstance(unit, (int, float)) or not 0 < unit < 1000:
+        raise ConfigError(f"StarDist: unit is {unit!r}; it must be a number of pixels above 0.")
     for name, share, top in (("nms", nms, 1.0), ("threshold", threshold, 1.0), ("dropout", dropout, 0.999)):
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= top:
             raise ConfigError(f"StarDist: {name} is {share!r}; it must be a number in 0..{top:g}.")
     return StarDist(classes=classes, channels=channels, rays=rays, grid=grid, stem=stem, width=width, depth=depth,
-                    features=features, norm=norm, dropout=dropout, nms=nms, threshold=threshold,
+                    features=features, norm=norm, dropout=dropout, unit=unit, nms=nms, threshold=threshold,
                     border=border)  # fmt: skip
