@@ -37,7 +37,7 @@ def main() -> None:
             parser.error("DATA is missing: the folder of CWFID")
         name = f"cropweed-{options.name or options.model}"
         data = measuring.hold_out(options.data, options.runs / f"{name}-data", every=6, test="test")
-        recipe = [part for key, value in RECIPE.items() if key not in extra for part in (key, value)]
+        recipe = [part for key, value in RECIPE.items() if key not in extra for part in (key, *value.split())]
         recipe = ["--model", options.model, *recipe, *extra]
         out = options.runs / name
         minutes = measuring.train(data, out, options.minutes, recipe)

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import measuring
 
-RECIPE = {"--task": "instance", "--seed": "0"}
+RECIPE = {"--task": "instance", "--crop": "256 320", "--batch-size": "4", "--transforms.scale": "0.4 1.2",
+          "--seed": "0"}  # fmt: skip
 TITLE = (
     "Penn-Fudan, instances from scratch: 128 training images (16 of them to choose by), 42 images scored, in percent"
 )
@@ -38,7 +39,7 @@ def main() -> None:
             parser.error("DATA is missing: the folder of Penn-Fudan")
         name = f"pedestrians-{options.name or options.model}"
         data = measuring.hold_out(options.data, options.runs / f"{name}-data", every=8, test="val")
-        recipe = [part for key, value in RECIPE.items() if key not in extra for part in (key, value)]
+        recipe = [part for key, value in RECIPE.items() if key not in extra for part in (key, *value.split())]
         recipe = ["--model", options.model, *recipe, *extra]
         out = options.runs / name
         minutes = measuring.train(data, out, options.minutes, recipe)
