@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
 from pixelwise.core import rle
-from pixelwise.core.polygons import coco_mask, fill, from_coco, from_shapes, to_shapes, trace
+from pixelwise.core.polygons import coco_mask, crosses_itself, fill, from_coco, from_shapes, to_shapes, trace
 from pixelwise.core.segments import Segments
 from pixelwise.errors import DataError
 
@@ -158,3 +158,18 @@ def test_cocos_own_annotations_are_read_as_pycocotools_reads_them():
         expected = oracle(part, size) if isinstance(part, list) else coco.decode(coco.frPyObjects(part, *size)) > 0
         assert np.array_equal(mask, expected)
     assert np.array_equal(from_shapes(to_shapes(found), found.labels, size).masks.numpy(), found.masks.numpy())
+
+
+@few
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=3, max_size=9))
+def test_rings_cross_where_some_pair_of_edges_does(points):
+    def side(a, b, c):
+        return int(np.sign((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])))
+
+    edges = list(zip(points, [*points[1:], points[0]]))
+    expected = any(
+        side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
+        for i, (a, b) in enumerate(edges)
+        for c, d in edges[i + 1 :]
+    )
+    assert crosses_itself(points) == expected

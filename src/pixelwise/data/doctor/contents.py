@@ -96,7 +96,7 @@ def _count(contents: Contents, truth: Segments, dataset: DataSet) -> None:
     single = dataset.classes.is_thing[labels] & ~truth.crowd.numpy() & (counts > 0)
     contents.objects = np.bincount(labels[single], minlength=k)
     path = contents.record.semantic or contents.record.instances or contents.record.image
-    ground = np.array([key == 0 for key in dataset.classes.ids])
+    ground = np.array([key == 0 for key in dataset.classes.ids]) & ~dataset.classes.is_thing
     if not contents.pixels.sum() and not contents.nothing:
         contents.faults.append(Fault("all-void", path))
     elif dataset.default_task == "instance" and not contents.objects.sum():
