@@ -87,7 +87,7 @@ class Drawing:
         x0, y0 = min(max(x, 0), width), min(max(y, 0), height)
         x1 = max(min(x + mask.shape[1], width), x0)
         y1 = max(min(y + mask.shape[0], height), y0)
-        return (x0, y0, x1, y1), np.asarray(mask[y0 - y : y1 - y, x0 - x : x1 - x], bool)
+        return (x0, y0, x1, y1), np.array(mask[y0 - y : y1 - y, x0 - x : x1 - x], bool)
 
     def segments(self) -> Segments:
         """The rows as they are; inside a box of unknown pixels all that no other row covers is UNKNOWN."""
@@ -126,6 +126,16 @@ def union(windows: Sequence[Window]) -> Window:
     for (x0, y0, x1, y1), crop in windows:
         whole[y0 - top : y1 - top, x0 - left : x1 - left] |= crop
     return (left, top, right, bottom), whole
+
+
+def erase(piece: Window, above: Window) -> None:
+    """Takes the pixels of `above` from a piece, in place."""
+    (x0, y0, x1, y1), crop = piece
+    (left, top, right, bottom), cover = above
+    left, top, right, bottom = max(left, x0), max(top, y0), min(right, x1), min(bottom, y1)
+    if left < right and top < bottom:
+        dx, dy = above[0][:2]
+        crop[top - y0 : bottom - y0, left - x0 : right - x0] &= ~cover[top - dy : bottom - dy, left - dx : right - dx]
 
 
 def turned(box: Box, degrees: float, pivot: tuple[float, float]) -> np.ndarray:

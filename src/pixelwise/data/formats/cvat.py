@@ -99,8 +99,10 @@ class Parser:
         self._text.clear()
 
     def _close(self, image: Image, at: int) -> None:
-        empty = TAG.match(self.data, at)  # <image ... /> ends where it began
-        image.size = (empty.end() if empty else at + len(b"</image>")) - image.start
+        if self.data.startswith(b"</", at):
+            image.size = self.data.index(b">", at) + 1 - image.start
+        else:  # <image ... /> has no end of its own
+            image.size = len(TAG.match(self.data, image.start)[0])  # type: ignore[index]  # it has been parsed
 
 
 def _read(path: Path, start: int = 0, size: int = -1) -> bytes:

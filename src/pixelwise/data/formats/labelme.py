@@ -1,8 +1,8 @@
 """labelme (github.com/wkentaro/labelme): a JSON file of shapes beside each image, or with the image inside.
 
 Shapes are polygon, rectangle, circle and mask (a small PNG as base64); those of one label and group_id are one object.
-Later shapes lie above earlier ones. `__ignore__` is unknown, `_background_` nothing. Lines and points have no area and
-are left out. A shape with the flag `crowd` is a crowd.
+Later shapes lie above earlier ones. `__ignore__` is unknown, `_background_` nothing, and both hide what is below them.
+Lines and points have no area and are left out. A shape with the flag `crowd` is a crowd.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pixelwise.data import look
 from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.io import ENDINGS, MAX_PIXELS, read_header
 from pixelwise.data.layout import Files, Layout, split_files
-from pixelwise.data.pieces import Drawing, Row, ShapeReader, read_json
+from pixelwise.data.pieces import Drawing, Row, ShapeReader, erase, read_json
 from pixelwise.data.table import named_classes
 from pixelwise.errors import ConfigError, DataError, nearest
 
@@ -60,6 +60,8 @@ class ShapeFiles(ShapeReader):
                 continue
             name = _label(path, shape, where)
             if name in (IGNORED, BACKGROUND):
+                for piece in (piece for row in rows.values() for piece in row.pieces):
+                    erase(piece, window)
                 drawing.void += [window] if name == IGNORED else []
                 continue
             group = shape.get("group_id")
