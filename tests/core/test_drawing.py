@@ -105,6 +105,20 @@ def test_outlines_grow_with_the_image(width: int, thick: int) -> None:
     assert line.any(2)[16].sum() == 2 * thick
 
 
+def test_outlines_are_dark_on_light_ground_and_light_on_dark() -> None:
+    ids = np.full((30, 30), NOTHING, np.int8)
+    ids[10:20, 10:20] = 0
+    segments = Segments(torch.from_numpy(ids), torch.tensor([1]))
+    inner, rim = [], []
+    for brightness in (20, 230):
+        image = np.full((30, 30, 3), brightness, np.uint8)
+        drawn = drawing.overlay(image, segments, CLASSES, captions=False).astype(int)
+        inner.append(drawn[15, 15].sum())
+        rim.append(drawn[10, 15].sum())
+    assert rim[0] > inner[0] + 100
+    assert rim[1] < inner[1] - 100
+
+
 def test_sizes_that_differ_are_refused_by_name() -> None:
     with pytest.raises(DataError, match=r"\(41, 60\).*\(40, 60\)"):
         drawing.overlay(np.zeros((41, 60, 3), np.uint8), streets(), CLASSES)

@@ -15,7 +15,7 @@ import numpy as np
 from pixelwise.core.captions import is_class_map
 from pixelwise.core.classes import Classes
 from pixelwise.core.drawing import UNKNOWN_COLOUR, edges, fitting, hatched, line_width, paint
-from pixelwise.core.segments import NOTHING, UNKNOWN, Segments
+from pixelwise.core.segments import Segments
 
 FALSE = (240, 100, 10)  # a class where there is nothing, an object where there is none
 MISSED = (60, 160, 245)  # nothing where there is a class, an object that was not found
@@ -117,16 +117,18 @@ def error_overlay(
     fitting(image, prediction)
     grey = cv2.convertScaleAbs(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), alpha=0.7, beta=38)
     out = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
-    told, said = (s.class_map(UNKNOWN, NOTHING).to(dtype=s.labels.dtype).numpy(force=True) for s in (truth, prediction))
-    said = np.where(said == UNKNOWN, NOTHING, said)
+    nothing = max([-1, *truth.labels.tolist(), *prediction.labels.tolist()]) + 1
+    void = nothing + 1  # small numbers, so that maps of bytes hold them
+    told = truth.class_map(void, nothing).numpy(force=True)
+    said = prediction.class_map(nothing, nothing).numpy(force=True)  # an unknown answer is none
     kinds = (
-        (FALSE, (told == NOTHING) & (said != NOTHING)),
-        (MISSED, (told >= 0) & (said == NOTHING)),
-        (CONFUSED, (told >= 0) & (said >= 0) & (told != said)),
+        (FALSE, (told == nothing) & (said != nothing)),
+        (MISSED, (told < nothing) & (said == nothing)),
+        (CONFUSED, (told < nothing) & (said < nothing) & (told != said)),
     )
     for colour, where in kinds:
         paint(out, where, colour, 0.65)
-    unknown = told == UNKNOWN
+    unknown = told == void
     paint(out, unknown, (150, 150, 150), 0.5)
     paint(out, hatched(unknown), UNKNOWN_COLOUR)
     if classes is not None:

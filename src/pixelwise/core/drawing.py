@@ -18,6 +18,7 @@ from pixelwise.errors import DataError
 
 UNKNOWN_COLOUR = (150, 150, 150)
 NOTHING_COLOUR = (22, 22, 26)
+LIGHT = 150  # brightness of the ground above which dark lines are seen better than light ones
 
 
 def displayable(image: Any) -> np.ndarray:
@@ -96,14 +97,19 @@ def overlay(
     cv2.copyTo(picture, (rows == NOTHING).numpy().view(np.uint8), blend)
     paint(blend, hatched((rows == UNKNOWN).numpy()), UNKNOWN_COLOUR)
     if outlines:
-        thick = line or line_width(*segments.size)
+        thick, line_colours = line or line_width(*segments.size), _line_colours(colours, picture, rows == NOTHING)
         for layer in segments.ids.cpu():
             rim = edges(layer.numpy(), thick) & (layer >= 0).numpy()
-            # the colour itself, a third of the way to white
-            cv2.copyTo(_coloured(layer, colours // 3 * 2 + 85), rim.view(np.uint8), blend)
+            cv2.copyTo(_coloured(layer, line_colours), rim.view(np.uint8), blend)
     if captions:
         write_captions(blend, segments, classes, colours)
     return blend
+
+
+def _line_colours(colours: np.ndarray, picture: np.ndarray, ground: Tensor) -> np.ndarray:
+    """[N, 3] uint8: each colour [N, 3] a third of the way to white, or darker where `ground` [H, W] bool is light."""
+    light = cv2.mean(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), ground.numpy().view(np.uint8))[0] > LIGHT
+    return colours // 5 * 3 if light else colours // 3 * 2 + 85
 
 
 def _coloured(rows: Tensor, colours: np.ndarray) -> np.ndarray:
