@@ -57,7 +57,8 @@ def test_a_file_that_is_cut_anywhere_is_refused(
 
 
 @pytest.mark.parametrize("text", ["{" + '"a": [' * 100_000, '{"a": ' + "9" * 5000 + "}", '{"a" 1}', "{1: 2}",
-                                  '{"a": 1,}', '{"a": [1,]}', '{"a": [1 2]}', "nul", '{"a": tru}', '{"a": 1} {}'])  # fmt: skip
+                                  '{"a": 1,}', '{"a": [1,]}', '{"a": [1 2]}', "nul", '{"a": tru}',
+                                  '{"a": 1} {}'])  # fmt: skip
 def test_what_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)

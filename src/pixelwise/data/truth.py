@@ -172,7 +172,9 @@ class Maps:
         return merged.segments(np.zeros(len(keys), bool), keys)
 
     def decisions(self, record: Record) -> Decisions:
-        """What had to be decided to join the record's two maps."""
+        """What had to be decided to join the record's two maps, nothing where it has but one."""
+        if not record.semantic or not record.instances:
+            return Decisions()
         merged, _ = self._merge(record)
         return merged.decisions(holes=int((merged.holes() >= 0).sum()))
 

@@ -19,6 +19,7 @@ from pycocotools.coco import COCO
 from pixelwise.core import rle
 from pixelwise.core.segments import BOX, NOTHING, UNKNOWN
 from pixelwise.data.dataset import DataSet, open_data
+from pixelwise.data.doctor import examine
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.metrics.precision import AveragePrecision
 
@@ -391,3 +392,55 @@ def test_real_files_against_pycocotools(name: str) -> None:
         seen += len(truth)
     assert seen == len(reference.anns)
     assert metric.compute()["ap"] == 1.0
+
+
+@pytest.fixture
+def with_maps(make: Callable[..., Path]) -> Path:
+    """A square of a cat and one of a dog that overlaps it, over soil; a part of the map is void, a part is a cat's."""
+    dog = note(2, segmentation=[[15, 15, 30, 15, 30, 30, 15, 30]], category_id=17)
+    root = make(table([note(1), dog]))
+    ids = np.full(SIZE, 7, np.uint8)
+    ids[10:20, 10:20], ids[20:30, 15:30], ids[0, :], ids[35, :4] = 3, 17, 255, 3
+    (root / "masks").mkdir()
+    Image.fromarray(ids).save(root / "masks/1.png")
+    (root / "classes.txt").write_text("7 soil\n3 cat\n17 dog\n90 cow\n255 void\n")
+    return root
+
+
+def test_objects_and_class_maps_are_panoptic(with_maps: Path) -> None:
+    data = pickle.loads(pickle.dumps(open_data(with_maps)))
+    assert (data.default_task, data.classes.names, data.classes.things) == (
+        "panoptic",
+        ("soil", "cat", "dog", "cow"),
+        ("cat", "dog", "cow"),
+    )
+    truth = only(data)
+    assert truth.labels.tolist() == [0, 1, 1, 2]
+    assert truth.keys.tolist() == [7, 3, 1, 2]
+    assert truth.crowd.tolist() == [False, True, False, False]
+    assert truth.pixel_counts.tolist() == [2400 - 60 - 300 - 4, 4, 100, 200]  # the smaller one keeps its 25
+    assert int(truth.unknown.sum()) == 60
+    (said,) = [f.message for f in examine(with_maps).findings if f.code == "joined"]
+    assert "pixels of several objects, given to the smaller one: 25" in said
+    assert "pixels of a thing class in no object, a crowd of that class: 4" in said
+    plain = data.without_instances()
+    assert only(plain).labels.tolist() == [0, 1, 2, 3]
+    assert open_data(with_maps, class_maps="").default_task == "instance"
+
+
+def test_class_maps_that_do_not_fit_are_refused(with_maps: Path) -> None:
+    with pytest.raises(DataError, match="there is no folder"):
+        open_data(with_maps, class_maps="maps")
+    (with_maps / "classes.txt").write_text("7 soil\n3 cat\n17 hound\n90 cow\n255 void\n")
+    with pytest.raises(DataError, match="the category 'dog' is no class of the table"):
+        open_data(with_maps)
+    (with_maps / "classes.txt").write_text("7 soil\n3 cat thing\n17 dog\n90 cow\n255 void\n")
+    with pytest.raises(DataError, match="the category 'dog' is no thing"):
+        open_data(with_maps)
+    (with_maps / "masks/1.png").rename(with_maps / "masks/2.png")
+    (with_maps / "classes.txt").write_text("7 soil\n3 cat\n17 dog\n90 cow\n255 void\n")
+    with pytest.raises(DataError, match="there is no class map of the name '1'"):
+        open_data(with_maps)
+    Image.fromarray(np.full((9, 9), 7, np.uint8)).save(with_maps / "masks/1.png")
+    with pytest.raises(DataError, match=r"class map is \[9, 9\], the objects are \[40, 60\]"):
+        only(open_data(with_maps))

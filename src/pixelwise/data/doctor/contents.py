@@ -12,6 +12,7 @@ import numpy as np
 
 from pixelwise.core.panoptic_truth import Decisions
 from pixelwise.core.segments import Segments
+from pixelwise.data.coco.joined import Joined
 from pixelwise.data.dataset import DataSet, Fault, Record, TableReader
 from pixelwise.data.doctor.kinds import KINDS
 from pixelwise.data.doctor.objects import look_at_objects
@@ -65,7 +66,7 @@ def look_inside(dataset: DataSet | None, record: Record, closed: Collection[Path
             contents.faults += _told_size(truth, record)
             _count(contents, truth, dataset)
             contents.faults += look_at_objects(truth, record, dataset, thorough=image)
-            if image and isinstance(dataset.reader, Maps) and record.semantic and record.instances:
+            if image and isinstance(dataset.reader, Maps | Joined) and record.semantic:
                 contents.decisions = dataset.reader.decisions(record)
         except DataError as error:
             contents.faults += diagnose(dataset, record, error)
