@@ -15,7 +15,7 @@ from pixelwise.core.segments import Segments
 from pixelwise.errors import ConfigError
 from pixelwise.metrics import InstanceF1, PanopticQuality
 from pixelwise.tasks import Instance, Panoptic, Semantic
-from pixelwise.tasks.thresholds import AREAS, SCORES, choose
+from pixelwise.tasks.thresholds import AREAS, COARSE, SCORES, choose
 
 CLASSES = Classes(names=["sky", "car", "road", "person"], things=["car", "person"])
 SIZE = (24, 32)
@@ -101,7 +101,7 @@ def test_every_setting_of_a_panoptic_map_counts_as_the_answer_it_gives(rule: str
     chooser = task.chooser()
     for output, truth in images:
         chooser.update(task.read(output, 0), truth)
-    for s, score in enumerate(SCORES):
+    for s, score in enumerate(COARSE):
         for a, area in enumerate(AREAS):
             asked, metric = replace(task, score=float(score), min_area=int(area)), PanopticQuality(CLASSES)
             for output, truth in images:
@@ -136,11 +136,11 @@ def test_any_sharding_chooses_the_same(name: str) -> None:
 def test_the_score_is_in_the_middle_of_its_plateau_and_an_area_must_pay() -> None:
     values = np.zeros((len(SCORES), len(AREAS)))
     values[4:9] = 0.5
-    assert choose(values) == (6, 0)
+    assert choose(values, SCORES) == (6, 0)
     values[10, 3] = 0.501
-    assert choose(values) == (6, 0)
+    assert choose(values, SCORES) == (6, 0)
     values[10, 3] = 0.503
-    assert choose(values) == (10, 3)
+    assert choose(values, SCORES) == (10, 3)
 
 
 def test_without_objects_nothing_is_chosen() -> None:

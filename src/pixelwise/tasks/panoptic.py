@@ -52,13 +52,11 @@ class Panoptic:
         return output.candidates(i)
 
     def decide(self, reading: Candidates) -> Segments:
-        found, k = reading, len(self.classes)
+        found = reading
         label = found.scores.argmax(1) if len(found.scores) else np.zeros(0, np.int64)
         score = found.scores.max(1) if len(found.scores) else np.zeros(0, np.float32)
         join = RULES[found.merge.rule]
         owner = join(found, score, self.sure(found, label, score), self.thing(label))  # [H, W] row, NOTHING or UNKNOWN
-        nothing = np.append(label >= k, [False, False])  # the channel past the classes; the marks index from the end
-        owner = np.where(nothing[owner], NOTHING, owner)
         return self._segments(owner, label, score, found)
 
     def sure(self, found: Candidates, label: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -83,18 +81,20 @@ class Panoptic:
 
     def _segments(self, owner: np.ndarray, label: np.ndarray, score: np.ndarray, found: Candidates) -> Segments:
         """Joins stuff of a class, drops what is too small, numbers the rest."""
-        thing, merged = self.thing(label), np.arange(len(label))
+        count, thing, merged = len(label), self.thing(label), np.arange(len(label))
         for k in np.unique(label[~thing]):
             merged[label == k] = np.flatnonzero(label == k)[0]
-        pixels = np.bincount(owner[owner >= 0], minlength=len(label))
-        owner = np.append(merged, [UNKNOWN, NOTHING])[owner]
-        areas = np.bincount(merged, pixels, minlength=len(label))
-        score = np.bincount(merged, pixels * score, minlength=len(label)) / np.maximum(areas, 1)  # joined ones by area
+        rows_of = torch.from_numpy(owner)
+        pixels = torch.bincount(rows_of.flatten() - UNKNOWN, minlength=count + 2)[2:].numpy()
+        areas = np.bincount(merged, pixels, minlength=count)
+        score = np.bincount(merged, pixels * score, minlength=count) / np.maximum(areas, 1)  # joined ones by area
         least = np.where(thing, self.min_area, found.merge.stuff_area).clip(1)
-        rows = np.flatnonzero(areas >= least)
-        lookup = np.full(len(label) + 2, UNKNOWN, np.int32)
-        lookup[rows], lookup[-1] = np.arange(len(rows)), NOTHING
-        ids = torch.from_numpy(lookup[owner]).to(smallest_int(len(rows)))
+        nothing = label >= len(self.classes)  # the channel past the classes
+        rows = np.flatnonzero((areas >= least) & ~nothing)
+        number = np.full(count, UNKNOWN)
+        number[rows] = np.arange(len(rows))
+        table = torch.from_numpy(np.append(np.where(nothing, NOTHING, number[merged]), [UNKNOWN, NOTHING]))
+        ids = look_up(table.to(smallest_int(len(rows))), rows_of)
         return Segments(ids, torch.from_numpy(label[rows]), scores=torch.from_numpy(score[rows]))
 
     def metric(self) -> PanopticQuality:
@@ -119,8 +119,9 @@ def _paint(found: Candidates, score: np.ndarray, sure: np.ndarray, thing: np.nda
         x0, y0, x1, y1 = found.boxes[q]
         crop = found.crops[q] if found.crops[q].dtype == bool else found.crops[q] > 0.5
         free = crop & (owner[y0:y1, x0:x1] < 0)
-        least = found.merge.overlap * crop.sum() if thing[q] else 0  # stuff takes what things leave, however little
-        if crop.any() and free.sum() >= least:
+        left = np.count_nonzero(free)
+        least = found.merge.overlap * np.count_nonzero(crop) if thing[q] else 0  # stuff takes whatever things leave
+        if left and left >= least:
             owner[y0:y1, x0:x1][free] = q
     return owner
 

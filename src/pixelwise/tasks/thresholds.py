@@ -30,7 +30,8 @@ SCORES = np.array([*range(0, 90, 5), *range(90, 100, 2)], np.float32) / np.float
 AREAS = np.array([0, 4, 8, 16, 32, 64, 128, 256])  # [A] pixels
 PAYS = 0.002  # a least area is set only where it gains that much: small objects are not given up for nothing
 UNIT = 2**30  # IoU as an integer: 500 million matches fit 64 bits
-LOOKS = 500  # images at most, where the candidates are merged anew for many scores
+COARSE = np.array([*range(0, 100, 10), 95], np.float32) / np.float32(100)  # where maps are merged anew for each
+LOOKS = 100  # images at most then: at 2 megapixels eleven merges take longer than a net does
 
 
 def check_thresholds(score: float | None, min_area: int) -> None:
@@ -42,13 +43,14 @@ def check_thresholds(score: float | None, min_area: int) -> None:
 
 
 class _Grid:
-    """Counts [..., K, S, A] over settings; `images` that were looked at."""
+    """Counts [..., K, S, A] over settings: least scores of a grid by AREAS; `images` that were looked at."""
 
     most: int | None = None
+    grid = SCORES
 
     def __init__(self, num_classes: int, *kinds: int) -> None:
         self.num_classes = num_classes
-        self.counts = np.zeros((*kinds, num_classes, len(SCORES), len(AREAS)), np.int64)
+        self.counts = np.zeros((*kinds, num_classes, len(self.grid), len(AREAS)), np.int64)
         self.images = 0
 
     def merge(self, other: Any) -> None:
@@ -59,26 +61,26 @@ class _Grid:
         self.counts = self.counts + other.counts
         self.images += other.images
 
+    def _places(self, scores: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The last entries of the grid and of AREAS that keep each row."""
+        score, area = self.grid.searchsorted(scores, side="right"), AREAS.searchsorted(areas, side="right")
+        return score - 1, area - 1
+
     def _kept(self, labels: np.ndarray, scores: np.ndarray, areas: np.ndarray, weights: Any = None) -> np.ndarray:
         """[K, S, A] int64: of these rows, how many (or how much `weights`) each setting keeps."""
-        table = np.zeros((self.num_classes, len(SCORES), len(AREAS)), np.int64)
+        table = np.zeros((self.num_classes, len(self.grid), len(AREAS)), np.int64)
         np.add.at(table, (labels, scores, areas), 1 if weights is None else weights)
         return table[:, ::-1, ::-1].cumsum(1).cumsum(2)[:, ::-1, ::-1]
 
 
-def places(scores: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The last entries of SCORES and of AREAS that keep each row; -1 where a score is below all."""
-    return np.searchsorted(SCORES, scores, side="right") - 1, np.searchsorted(AREAS, areas, side="right") - 1
-
-
-def choose(values: np.ndarray) -> tuple[int, int]:
-    """Where values [S, A] are best: the score in the middle of its plateau, an area above 0 only where it pays."""
+def choose(values: np.ndarray, grid: np.ndarray) -> tuple[int, int]:
+    """Where values [S, A] over a grid of scores are best: in the middle of a plateau, an area above 0 if it pays."""
     tops = values.max(0)
     best = int(np.argmax(tops))
     area = best if tops[best] > tops[0] + PAYS else 0
     level = np.flatnonzero(values[:, area] >= tops[area] - 1e-9)
-    middle = (SCORES[level[0]] + SCORES[level[-1]]) / 2
-    return int(level[np.argmin(abs(SCORES[level] - middle))]), area
+    middle = (grid[level[0]] + grid[level[-1]]) / 2
+    return int(level[np.argmin(abs(grid[level] - middle))]), area
 
 
 class InstanceThresholds(_Grid):
@@ -90,7 +92,7 @@ class InstanceThresholds(_Grid):
     def update(self, reading: Segments, truth: Segments) -> None:
         """Raises DataError when the sizes differ or a label is no class."""
         found = meet(reading, truth, self.num_classes)
-        score, area = places(reading.scores.cpu().numpy(), found.p_area)
+        score, area = self._places(reading.scores.cpu().numpy(), found.p_area)
         objects = np.bincount(found.t_label[found.objects], minlength=self.num_classes)[:, None, None]
         alarms = self._kept(*(column[found.alarms] for column in (found.p_label, score, area)))
         for i, threshold in enumerate(THRESHOLDS):
@@ -110,7 +112,7 @@ class InstanceThresholds(_Grid):
         t, p = t[~single], p[~single]
         for a in range(len(AREAS)) if len(p) else ():
             last, pair = -1, p[:0]
-            for s in range(len(SCORES)):
+            for s in range(len(self.grid)):
                 left = (score[p] >= s) & (area[p] >= a)
                 if left.sum() != last:  # sets shrink as the score rises: as many are the same ones
                     last = int(left.sum())
@@ -124,8 +126,8 @@ class InstanceThresholds(_Grid):
         """The mean over IoU thresholds of the mean over classes; those without any object are left out."""
         accuracy = divide(self.counts[0], self.counts.sum(0))  # [T, K, S, A]
         values = _mean(np.moveaxis(accuracy, 1, 0)).mean(0)  # NaN only where no image has an object
-        default = _at(values, 0.5)
-        return _choice(values, default, "mean TP/(TP+FP+FN) over IoU 0.50 to 0.95", self.images)
+        default = float(values[self.grid.searchsorted(np.float32(0.5)), 0])
+        return _choice(values, self.grid, default, "mean TP/(TP+FP+FN) over IoU 0.50 to 0.95", self.images)
 
 
 class Merging(Protocol):
@@ -143,6 +145,7 @@ class PanopticThresholds(_Grid):
     """For `Panoptic`: update(candidates, truth). Counts are those `PanopticQuality` finds on each setting's answer."""
 
     most = LOOKS
+    grid = COARSE
 
     def __init__(self, task: Merging) -> None:
         super().__init__(len(task.classes), 4)  # tp, fp, fn, sum of IoU; [4, K, S, A]
@@ -159,7 +162,7 @@ class PanopticThresholds(_Grid):
             label, score = reading.scores.argmax(1), reading.scores.max(1, initial=0.0)
             score = score[self.task.thing(label)]
             last, counts = -1, default
-            for s, least in enumerate(SCORES):
+            for s, least in enumerate(self.grid):
                 left = int((score >= least).sum())
                 if left != last:
                     last = left
@@ -170,9 +173,9 @@ class PanopticThresholds(_Grid):
     def _count(self, answer: Segments, truth: Segments) -> np.ndarray:
         """[4, K, S, A] of an answer and of what is left of it where things are dropped by score and by area."""
         seen = judge(answer, truth, self.num_classes)
-        score, area = places(answer.scores.cpu().numpy(), seen.p_area)
+        score, area = self._places(answer.scores.cpu().numpy(), seen.p_area)
         stuff = ~self.task.classes.is_thing[seen.p_label]
-        score[stuff], area[stuff] = len(SCORES) - 1, len(AREAS) - 1
+        score[stuff], area[stuff] = len(self.grid) - 1, len(AREAS) - 1
 
         def kept(rows: np.ndarray, weights: Any = None) -> np.ndarray:
             return self._kept(seen.p_label[rows], score[rows], area[rows], weights)
@@ -189,7 +192,7 @@ class PanopticThresholds(_Grid):
     def compute(self) -> Choice:
         """PQ: the mean over classes; those with neither match, miss nor false alarm are left out."""
         default = nan_mean(_quality(self.default[:, :, None])[:, 0])
-        return _choice(_mean(_quality(self.counts)), default, "PQ", self.images)
+        return _choice(_mean(_quality(self.counts)), self.grid, default, "PQ", self.images)
 
 
 def with_options(task: Any, score: float | None) -> Merging:
@@ -209,14 +212,10 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return divide(np.where(known, values, 0).sum(0), known.sum(0))
 
 
-def _at(values: np.ndarray, score: float) -> float:
-    return float(values[np.flatnonzero(np.float32(score) == SCORES)[0], 0])
-
-
-def _choice(values: np.ndarray, default: float, what: str, images: int) -> Choice:
+def _choice(values: np.ndarray, grid: np.ndarray, default: float, what: str, images: int) -> Choice:
     if math.isnan(default) and np.isnan(values).all():
         return Choice({}, math.nan, math.nan, what, images)
     values = np.nan_to_num(values)  # a setting that answers nothing, where there is nothing to find
-    s, a = choose(values)
-    chosen = {"score": round(float(SCORES[s]), 2), "min_area": int(AREAS[a])}
+    s, a = choose(values, grid)
+    chosen = {"score": round(float(grid[s]), 2), "min_area": int(AREAS[a])}
     return Choice(chosen, float(values[s, a]), default, what, images)
