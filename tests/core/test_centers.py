@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
-from pixelwise.core.centers import Centers, Grouping
+from pixelwise.core.centers import Centers, Goal, Grouping
 from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Dense, Frame, Output
 from pixelwise.core.segments import NOTHING, UNKNOWN, Segments
@@ -33,7 +33,7 @@ def truth(size: tuple[int, int] = (60, 90), shift: int = 0) -> Segments:
 
 def perfect(segments: Segments, rule: Grouping = RULE, sure: float = 9.0, **more: object) -> Centers:
     """The output that answers `segments` exactly."""
-    goal = targets([segments], rule.things, sigma=3.0)
+    goal = targets([segments], rule.things, Goal(sigma=3.0))
     logits = F.one_hot(segments.class_map(0).long(), 4).permute(2, 0, 1).float()[None] * sure
     return Centers(logits, goal.heat[:, None], goal.offsets, rule, **more)
 
@@ -107,7 +107,7 @@ def test_an_image_without_things_and_one_without_stuff():
 def test_the_channel_nothing_of_the_task_instance():
     task = Instance(CLASSES)
     seen = task.view(truth())
-    goal = targets([seen], [0, 1], sigma=3.0)
+    goal = targets([seen], [0, 1], Goal(sigma=3.0))
     labels = seen.class_map(2, 2).long()
     output = Centers(F.one_hot(labels, 3).permute(2, 0, 1).float()[None] * 9, goal.heat[:, None], goal.offsets,
                      Grouping((0, 1)))  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixelwise.core.centers import Centers, Grouping
+from pixelwise.core.centers import Centers, Goal, Grouping
 from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Frame
 from pixelwise.core.segments import BOX, MASK, SCRIBBLE, UNKNOWN, Segments
@@ -58,16 +58,16 @@ def by_hand(segments: Segments, sigma: int) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("seed", range(4))
 def test_targets_are_those_of_a_plain_loop(seed):
     sigma = (8, 2, 4, 1)[seed]
-    found = targets([truth(seed)], [1, 2], sigma=float(sigma))
+    found = targets([truth(seed)], [1, 2], Goal(sigma=float(sigma)))
     for name, expected in by_hand(truth(seed), sigma).items():
         value = getattr(found, name)[0].numpy()
         np.testing.assert_allclose(value, expected, atol=2e-5, rtol=0, err_msg=name)
 
 
 def test_objects_keep_to_themselves_in_a_batch():
-    both = targets([truth(0), truth(1)], [1, 2])
+    both = targets([truth(0), truth(1)], [1, 2], Goal())
     for i in range(2):
-        alone = targets([truth(i)], [1, 2])
+        alone = targets([truth(i)], [1, 2], Goal())
         assert all(torch.equal(getattr(both, n)[i], getattr(alone, n)[0]) for n in ("heat", "offsets", "counts"))
 
 
@@ -75,7 +75,7 @@ def test_only_whole_masks_have_centres():
     ids = torch.full((20, 30), -1, dtype=torch.int8)
     ids[2:8, 2:8], ids[12:14, 3:9], ids[5:15, 20:28] = 0, 1, 3
     segments = Segments(ids, torch.tensor([1, 1, 1, 2]), kind=torch.tensor([MASK, SCRIBBLE, BOX, MASK]))
-    found = targets([segments], [1, 2], sigma=2.0)
+    found = targets([segments], [1, 2], Goal(sigma=2.0))
     assert (found.heat[0] == 1).nonzero().tolist() == [[4, 4], [9, 23]]
     assert torch.equal(found.things[0], (ids == 0) | (ids == 3))
     assert torch.equal(found.counts[0], ids != 1)
@@ -85,22 +85,22 @@ def test_only_whole_masks_have_centres():
 def test_pixels_of_lower_layers_show():
     ids = torch.full((2, 10, 10), -1, dtype=torch.int8)
     ids[0, :, :4], ids[1, :, :8] = 0, 1
-    found = targets([Segments(ids, torch.tensor([1, 2]))], [1, 2])
+    found = targets([Segments(ids, torch.tensor([1, 2]))], [1, 2], Goal())
     assert found.offsets[0, 1, 0].tolist() == [1.5, 0.5, -0.5, -1.5, 1.5, 0.5, -0.5, -1.5, 0, 0]
 
 
 def test_spread_narrows_the_bumps_of_small_things_only():
     ids = torch.full((60, 120), -1, dtype=torch.int8)
     ids[10:14, 10:14], ids[5:55, 60:110] = 0, 1
-    wide = targets([Segments(ids, torch.tensor([1, 1]))], [1], sigma=4.0)
-    narrow = targets([Segments(ids, torch.tensor([1, 1]))], [1], sigma=4.0, spread=0.4)
+    wide = targets([Segments(ids, torch.tensor([1, 1]))], [1], Goal(sigma=4.0))
+    narrow = targets([Segments(ids, torch.tensor([1, 1]))], [1], Goal(sigma=4.0, spread=0.4))
     assert torch.equal(wide.heat[0, :, 60:], narrow.heat[0, :, 60:])
     x = narrow.heat[0, 11, 11:17]  # the small one's deviation is 0.4 x 4
     np.testing.assert_allclose(x, np.exp(-(np.arange(6) ** 2) / (2 * 1.6**2)) * (np.arange(6) <= 6), atol=1e-6)
 
 
 def test_small_things_are_marked():
-    found = targets([truth()], [1, 2], small_area=40)
+    found = targets([truth()], [1, 2], Goal(small_area=40))
     rows = truth().row_map()
     areas = torch.bincount(rows[rows >= 0].long(), minlength=14)
     expected = torch.tensor([bool(r > 0 and r != 13 and areas[r] < 40) for r in rows.flatten().tolist()])
@@ -120,7 +120,7 @@ def test_bumps_at_the_border_and_outside_each_others_reach():
 def test_two_thousand_objects_are_fast():
     ids = torch.arange(2048, dtype=torch.int16).view(32, 64).repeat_interleave(16, 0).repeat_interleave(16, 1)
     start = time.process_time()
-    found = targets([Segments(ids, torch.ones(2048, dtype=torch.int64))], [1])
+    found = targets([Segments(ids, torch.ones(2048, dtype=torch.int64))], [1], Goal())
     assert time.process_time() - start < 3  # a loop over objects needs a minute
     assert (found.heat == 1).sum() == 2048
 
@@ -128,10 +128,13 @@ def test_two_thousand_objects_are_fast():
 # -- the loss ---------------------------------------------------------------------------------------------------------
 
 
-def output(size: tuple[int, int] = (40, 56), things: tuple[int, ...] = (1, 2), seed: int = 0, **more: float) -> Centers:
+def output(
+    size: tuple[int, int] = (40, 56), things: tuple[int, ...] = (1, 2), seed: int = 0, **more: object
+) -> Centers:
     draw = torch.Generator().manual_seed(seed)
     shapes = (2, 3), (2, 1), (2, 2)
     maps = [torch.randn(*shape, *size, generator=draw, requires_grad=True) for shape in shapes]
+    more.setdefault("goal", Goal(small_weight=1.0))
     return Centers(*maps, Grouping(things), **more)
 
 
@@ -180,10 +183,24 @@ def test_coarse_maps_are_enlarged_by_the_nets_rule():
         coarse = output((10, 14), frames=(Frame.whole(40, 56),) * 2, align_corners=align)
         heat, offsets = (torch.nn.functional.interpolate(m, (40, 56), mode="bilinear", align_corners=align)
                          for m in (coarse.heat, coarse.offsets))  # fmt: skip
-        fine = Centers(coarse.full(), heat, offsets, coarse.grouping)
+        fine = Centers(coarse.full(), heat, offsets, coarse.grouping, goal=coarse.goal)
         one, other = (criterion(o, truths, task, Recipe(parse("ce"))) for o in (coarse, fine))
         assert one.keys() == other.keys()
         for name in one:
             torch.testing.assert_close(one[name], other[name])
         values.append(float(one["heat"].detach()))
     assert values[0] != values[1]
+
+
+def test_small_things_count_threefold_in_the_losses_of_classes():
+    task = Panoptic(CLASSES)
+    truths = [task.view(truth(seed)) for seed in (0, 1)]
+    found = output(goal=Goal(small_area=60, small_weight=3.0))
+    losses = criterion(found, truths, task, Recipe(parse("ce+dice")))
+    labels = torch.stack([t.class_map() for t in truths]).long()
+    each = torch.nn.functional.cross_entropy(found.logits, labels, ignore_index=255, reduction="none")
+    small = targets(truths, [1, 2], found.goal).small
+    assert 0 < small.sum() < small.numel() / 2
+    torch.testing.assert_close(losses["ce"], (each * (1 + 2 * small))[labels != 255].mean())
+    plain = criterion(output(), truths, task, Recipe(parse("ce+dice")))
+    torch.testing.assert_close(losses["dice"], plain["dice"])

@@ -218,3 +218,33 @@ def test_topk_of_everything_is_cross_entropy(logits, void_target):
 def test_options_that_cannot_be_are_refused(logits, target, loss, options, word):
     with pytest.raises(ConfigError, match=word):
         loss(logits, target, **options)
+
+
+@pytest.mark.parametrize("name", ["ce", "focal", "ohem", "topk"])
+def test_pixels_of_weight_one_change_nothing_and_of_weight_zero_give_no_gradient(name, logits, void_target):
+    loss, weights = losses.mix.LOSSES[name], torch.ones(2, 12, 16)
+    assert torch.equal(loss(logits, void_target, pixel_weight=weights), loss(logits, void_target))
+    weights[:, 5:] = 0
+    logits = logits.clone().requires_grad_()
+    loss(logits, void_target, pixel_weight=weights).backward()
+    assert not logits.grad[:, :, 5:].any()
+    assert logits.grad[:, :, :5].any()
+
+
+def test_pixel_weights_against_torch(logits, target):
+    """The mean stays over pixels; top-k chooses among weighed losses, as DeepLab's code does."""
+    weights = 1 + (torch.arange(2 * 12 * 16).view(2, 12, 16) % 5 == 0) * 2.0
+    weighed = F.cross_entropy(logits, target, reduction="none") * weights
+    torch.testing.assert_close(losses.cross_entropy(logits, target, pixel_weight=weights), weighed.mean())
+    hardest = weighed.flatten().topk(int(0.2 * weighed.numel())).values.mean()
+    torch.testing.assert_close(losses.topk_cross_entropy(logits, target, pixel_weight=weights), hardest)
+    with pytest.raises(ConfigError, match=r"pixel_weight must be \[B, H, W\]"):
+        losses.cross_entropy(logits, target, pixel_weight=weights[0])
+
+
+def test_a_mix_gives_pixel_weights_to_those_that_add_up_pixels(logits, target):
+    weights = 1 + (torch.arange(2 * 12 * 16).view(2, 12, 16) % 5 == 0) * 2.0
+    plain, weighed = (losses.mix.parse("ce+dice")(logits, target, pixel_weight=w) for w in (None, weights))
+    assert torch.equal(plain["dice"], weighed["dice"])
+    torch.testing.assert_close(weighed["ce"], losses.cross_entropy(logits, target, pixel_weight=weights))
+    assert weighed["ce"] > plain["ce"]

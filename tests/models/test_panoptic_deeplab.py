@@ -206,7 +206,8 @@ def test_things_default_to_all_but_the_last():
     ({"things": [2, 1]}, "rising labels"), ({"things": [5]}, r"0\.\.2"), ({"things": "all"}, "whole numbers"),
     ({"levels": 5}, "levels is 5"), ({"rates": [1, 2]}, "three numbers"), ({"nms": 4}, "odd"), ({"top_k": 0}, "top_k"),
     ({"threshold": 2}, "0..1"), ({"width": 0}, "width is 0"), ({"dropout": "much"}, "dropout"), ({"sigma": 0}, "sigma"),
-    ({"spread": 2}, "spread"), ({"momentum": -1}, "momentum"), ({"align_corners": 1}, "align_corners"),
+    ({"spread": 2}, "spread"), ({"small_weight": -1}, "small_weight"),
+    ({"momentum": -1}, "momentum"), ({"align_corners": 1}, "align_corners"),
     ({"encoder": "vit_base_patch16_224"}, "pyramid"), ({"sigmo": 3}, "did you mean 'sigma'"),
 ])  # fmt: skip
 def test_refused_options(options, message):

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,6 +48,31 @@ class Grouping:
             raise ConfigError(f"top_k {self.top_k!r} must be at least 1, stuff_area {self.stuff_area!r} at least 0.")
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What the maps are trained to be: see `losses/centers.py`. All in pixels of the padded input.
+
+    sigma         deviation of the heat's bumps
+    spread        above 0, a thing of area A has a bump of deviation `spread` x sqrt(A) where that is less than sigma,
+                  at least 1: bumps of small things would else melt into one (not in the paper)
+    small_area    pixels of things smaller than this ...
+    small_weight  ... count so often in the losses of classes that add up pixels
+    Raises ConfigError for numbers that cannot be.
+    """
+
+    sigma: float = 8.0
+    spread: float = 0.0
+    small_area: int = 4096
+    small_weight: float = 3.0
+
+    def __post_init__(self) -> None:
+        ranges = {"sigma": (0.5, 100), "spread": (0, 1), "small_area": (0, 1e9), "small_weight": (0, 1000)}
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise ConfigError(f"{name} is {value!r}; it must be a number in {low:g}..{high:g}.")
+
+
 class CentreMaps(Protocol):
     """What grouping reads, at the original size: of one output, or of several views joined."""
 
@@ -68,7 +93,6 @@ class Centers:
     logits   [B, K, h, w]
     heat     [B, 1, h, w] about 0..1: a bump of height 1 at the centre of mass of every thing
     offsets  [B, 2, h, w] (dy, dx) from a pixel to the centre of its thing, in pixels of the padded input
-    sigma, spread, small_area   what the heat and the weights were made to be: see `losses/centers.py`
     """
 
     logits: Tensor
@@ -77,8 +101,7 @@ class Centers:
     grouping: Grouping
     frames: tuple[Frame, ...] = ()
     align_corners: bool = False
-    sigma: float = 8.0
-    spread: float = 0.0
+    goal: Goal = field(default_factory=Goal)
     aux: tuple[tuple[str, float, Any], ...] = ()
 
     def __post_init__(self) -> None:

@@ -3,7 +3,8 @@ squared error of the heat, 0.01 x the absolute error of the offsets.
 
 All on the grid of the padded input, to which the net's maps are enlarged first, as in the authors' code. The heat is a
 Gaussian with a deviation of 8 pixels of that grid around each thing's centre of mass (rounded down, cut at 3 deviations
-and a pixel; of several the highest). Offsets count on things only, in pixels of that grid.
+and a pixel; of several the highest). Offsets count on things only, in pixels of that grid. Pixels of things of fewer
+than 64 x 64 pixels count threefold in the losses of classes that add up pixels. `Goal` holds these numbers.
 
 A pixel counts for the heat where it is known and not part of a crowd (ground and stuff are negatives). Where this
 differs from the authors' code: a crowd has no bump there its neighbours would have to learn (theirs ignores the crowd's
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pixelwise.core.centers import Centers
+from pixelwise.core.centers import Centers, Goal
 from pixelwise.core.outputs import STRIP, heads
 from pixelwise.core.segments import MASK, UNKNOWN, Segments, look_up
 from pixelwise.core.types import Task
@@ -36,7 +37,7 @@ class Target:
 
     heat     [B, H, W] float32 in 0..1        counts   [B, H, W] bool: where the heat is known
     offsets  [B, 2, H, W] float32 (dy, dx)    things   [B, H, W] bool: where the offsets are known
-    small    [B, H, W] bool: pixels of things below the area asked about
+    small    [B, H, W] bool: pixels of things below `Goal.small_area`
     """
 
     heat: Tensor
@@ -53,12 +54,13 @@ def _(output: Centers, truths: Sequence[Segments], task: Task, recipe: Recipe) -
     weight = torch.tensor(recipe.class_weights, device=labels.device) if recipe.class_weights else None
     losses: dict[str, Tensor] = {}
     for prefix, factor, head in heads(output):
-        goal = targets(truths, head.grouping.things, sigma=head.sigma, spread=head.spread)
-        terms = recipe.mix(head.full(), labels, ignore_index=void_label(task), weight=weight)
+        found = targets(truths, head.grouping.things, head.goal)
+        pixels = torch.where(found.small, head.goal.small_weight, 1.0) if head.goal.small_weight != 1 else None
+        terms = recipe.mix(head.full(), labels, ignore_index=void_label(task), weight=weight, pixel_weight=pixels)
         heat, offsets = head.full_centres()
-        terms["heat"] = HEAT * _mean((heat[:, 0].float() - goal.heat).square(), goal.counts)
-        wrong = (offsets.float() - goal.offsets).abs().mean(1)  # [B, H, W]
-        terms["offsets"] = OFFSETS * _mean(wrong, goal.things)
+        terms["heat"] = HEAT * _mean((heat[:, 0].float() - found.heat).square(), found.counts)
+        wrong = (offsets.float() - found.offsets).abs().mean(1)  # [B, H, W]
+        terms["offsets"] = OFFSETS * _mean(wrong, found.things)
         losses |= {prefix + name: factor * loss for name, loss in terms.items()}
     return losses
 
@@ -68,40 +70,35 @@ def _mean(errors: Tensor, counts: Tensor) -> Tensor:
     return ratio(torch.where(counts, errors, 0.0).sum(), counts.sum())
 
 
-def targets(truths: Sequence[Segments], things: Sequence[int], *, sigma: float = 8.0, spread: float = 0.0,
-            small_area: int = 0) -> Target:  # fmt: skip
+def targets(truths: Sequence[Segments], things: Sequence[int], goal: Goal) -> Target:
     """What Panoptic-DeepLab should answer for these truths, all of one size, at that size.
 
-    things      labels that have centres
-    sigma       deviation of the bumps in pixels
-    spread      above 0, a thing of area A has the deviation `spread` x sqrt(A) where that is less than sigma, at least
-                1: for small things, whose bumps would else melt into one (not in the paper)
-    small_area  `Target.small` marks things of fewer pixels (of those that show)
+    things  labels that have centres
 
     >>> truth = Segments.from_ids([[0, 7, 7, 7]], {7: 0}, nothing=[0])
-    >>> targets([truth], [0]).offsets[0, 1]
+    >>> targets([truth], [0], Goal()).offsets[0, 1]
     tensor([[ 0.,  1.,  0., -1.]])
     """
-    parts = [_target(truth, things, sigma, spread, small_area) for truth in truths]
+    parts = [_target(truth, things, goal) for truth in truths]
     return Target(*(torch.stack(column) for column in zip(*parts)))
 
 
-def _target(truth: Segments, things: Sequence[int], sigma: float, spread: float, small_area: int) -> tuple[Tensor, ...]:
+def _target(truth: Segments, things: Sequence[int], goal: Goal) -> tuple[Tensor, ...]:
     rows = truth.row_map()
     whole = ~truth.crowd if truth.kind is None else ~truth.crowd & (truth.kind == MASK)  # [N]
     thing = whole & torch.isin(truth.labels, torch.as_tensor(things, dtype=torch.int64, device=rows.device))
     areas, centres = _centres_of_mass(rows, len(truth))
     counts = look_up(torch.cat([whole, whole.new_tensor([False, True])]), rows)
     is_thing = look_up(torch.cat([thing, thing.new_zeros(2)]), rows)
-    small = look_up(torch.cat([thing & (areas < small_area), thing.new_zeros(2)]), rows)
+    small = look_up(torch.cat([thing & (areas < goal.small_area), thing.new_zeros(2)]), rows)
     grid = torch.meshgrid(
         *(torch.arange(n, device=rows.device, dtype=torch.float32) for n in rows.shape), indexing="ij"
     )
     offsets = torch.stack([look_up(torch.cat([c, c.new_zeros(2)]), rows) - g for c, g in zip(centres, grid)])
     present = thing & (areas > 0)
-    sigmas = areas.new_full(areas.shape, sigma)
-    if spread > 0:
-        sigmas = (spread * areas.sqrt()).clamp(min(LEAST_SIGMA, sigma), sigma)
+    sigmas = areas.new_full(areas.shape, goal.sigma)
+    if goal.spread > 0:
+        sigmas = (goal.spread * areas.sqrt()).clamp(min(LEAST_SIGMA, goal.sigma), goal.sigma)
     heat = bumps(centres[:, present].int(), sigmas[present], rows.shape)
     return heat, counts, offsets * is_thing, is_thing, small
 

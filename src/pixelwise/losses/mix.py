@@ -34,9 +34,9 @@ LOSSES: dict[str, Loss] = {
 }
 # A data set's class weights go to the losses that add up pixels. Those that compare regions give every class the same
 # say already, so they take weights only where the text asks: dice(weight=[1,2,5]).
-TAKE_CLASS_WEIGHTS = frozenset({"ce", "focal", "ohem", "topk"})
+ADD_UP_PIXELS = frozenset({"ce", "focal", "ohem", "topk"})
 # Given by the caller at each step, or not sayable in text.
-NOT_OPTIONS = frozenset({"ignore_index", "check", "maps"})
+NOT_OPTIONS = frozenset({"ignore_index", "check", "maps", "pixel_weight"})
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Mix:
 
     @property
     def takes_class_weights(self) -> bool:
-        return any(term.name in TAKE_CLASS_WEIGHTS for term in self.terms)
+        return any(term.name in ADD_UP_PIXELS for term in self.terms)
 
     def __str__(self) -> str:
         return "+".join(str(term) for term in self.terms)
@@ -72,6 +72,7 @@ class Mix:
         *,
         ignore_index: int = 255,
         weight: ClassWeight = None,
+        pixel_weight: Tensor | None = None,
         check: bool = True,
     ) -> dict[str, Tensor]:
         """{short name: factor * loss}, scalars whose sum is the loss to train on.
@@ -81,6 +82,7 @@ class Mix:
             target: [B, H, W] integer ids in 0..K-1, or `ignore_index`.
             weight: [K] class weights, for the terms that add up pixels (ce, focal, ohem, topk) unless such a term
                 brings its own.
+            pixel_weight: [B, H, W] weights of pixels, for the terms that add up pixels.
             check: look, once for all terms, for ids that are neither a class nor void.
 
         Raises:
@@ -88,13 +90,15 @@ class Mix:
             DataError: an id that is neither a class nor void.
         """
         if weight is not None and not self.takes_class_weights:
-            takers = ", ".join(sorted(TAKE_CLASS_WEIGHTS))
+            takers = ", ".join(sorted(ADD_UP_PIXELS))
             raise ConfigError(f"class weights are given but no term of {self} takes them; those that do: {takers}")
         parts = {}
         for term in self.terms:
             options = dict(term.options)
-            if weight is not None and term.name in TAKE_CLASS_WEIGHTS:
+            if weight is not None and term.name in ADD_UP_PIXELS:
                 options.setdefault("weight", weight)
+            if pixel_weight is not None and term.name in ADD_UP_PIXELS:
+                options["pixel_weight"] = pixel_weight
             loss = LOSSES[term.name](logits, target, ignore_index=ignore_index, check=check, **options)
             parts[term.name] = term.factor * loss
             check = False

@@ -2,9 +2,10 @@
 
 Shapes: B batch, K classes, H W full size, P = B*H*W pixels. All take raw logits and return a scalar, computed in
 float32 (float64 for float64 logits). Pixels of `ignore_index` (void) reach neither value nor gradient, and a batch
-that is all void gives 0 with zero gradient. All raise what `arguments.prepare` raises: ConfigError for shapes, dtypes
-and options that cannot be, DataError for an id that is neither a class nor void. `check=False` skips the look at the
-ids, which on a GPU waits for the GPU.
+that is all void gives 0 with zero gradient. `pixel_weight` [B, H, W] scales each pixel's loss; means stay over pixels,
+except that top-k weighs before it chooses, so that heavy pixels are chosen first. All raise what `arguments.prepare`
+raises: ConfigError for shapes, dtypes and options that cannot be, DataError for an id that is neither a class nor void.
+`check=False` skips the look at the ids, which on a GPU waits for the GPU.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pixelwise.errors import ConfigError
 from pixelwise.losses.arguments import ClassWeight, Pixels, class_weight, number, prepare, ratio, whole
 
 
@@ -22,6 +24,7 @@ def cross_entropy(
     *,
     ignore_index: int = 255,
     weight: ClassWeight = None,
+    pixel_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     check: bool = True,
 ) -> Tensor:
@@ -43,7 +46,7 @@ def cross_entropy(
     losses = F.cross_entropy(
         pixels.logits, pixels.ids, weight=weights, reduction="none", label_smoothing=label_smoothing
     )  # [B, H, W]
-    return ratio(_total(losses, pixels), _weight_total(weights, pixels))
+    return ratio(_total(_scaled(losses, pixel_weight), pixels), _weight_total(weights, pixels))
 
 
 def focal(
@@ -54,6 +57,7 @@ def focal(
     alpha: ClassWeight | float = None,
     ignore_index: int = 255,
     weight: ClassWeight = None,
+    pixel_weight: Tensor | None = None,
     check: bool = True,
 ) -> Tensor:
     """Focal loss: Lin, Goyal, Girshick, He, Dollar 2017, arXiv 1708.02002, in its softmax form.
@@ -80,7 +84,7 @@ def focal(
     for scale in (factors, weights):
         if scale is not None:
             losses = losses * scale[pixels.ids]
-    return ratio(_total(losses, pixels), _weight_total(weights, pixels))
+    return ratio(_total(_scaled(losses, pixel_weight), pixels), _weight_total(weights, pixels))
 
 
 def ohem_cross_entropy(
@@ -91,6 +95,7 @@ def ohem_cross_entropy(
     min_kept: int = 100_000,
     ignore_index: int = 255,
     weight: ClassWeight = None,
+    pixel_weight: Tensor | None = None,
     check: bool = True,
 ) -> Tensor:
     """Cross-entropy on hard pixels only: Shrivastava, Gupta, Girshick 2016, arXiv 1604.03540, in HRNet's pixel form.
@@ -112,7 +117,7 @@ def ohem_cross_entropy(
     pixels = prepare(logits, target, ignore_index, check)
     weights = class_weight(weight, pixels)
     log_p = _true_log_prob(pixels)  # [B, H, W]
-    losses = -log_p if weights is None else -log_p * weights[pixels.ids]
+    losses = _scaled(-log_p if weights is None else -log_p * weights[pixels.ids], pixel_weight)
     with torch.no_grad():
         easy = torch.where(pixels.valid, log_p.exp(), 2.0).flatten()  # [P]; void sorts last
         kept = easy < _raised(threshold, min_kept, easy, pixels.valid.sum())  # never void: 2 is below no threshold
@@ -135,6 +140,7 @@ def topk_cross_entropy(
     fraction: float = 0.2,
     ignore_index: int = 255,
     weight: ClassWeight = None,
+    pixel_weight: Tensor | None = None,
     check: bool = True,
 ) -> Tensor:
     """Mean cross-entropy of the hardest share of the valid pixels: Wu, Shen, van den Hengel 2016, arXiv 1605.06885.
@@ -152,6 +158,7 @@ def topk_cross_entropy(
     fraction = number("fraction", fraction, low=0.0, high=1.0)
     pixels = prepare(logits, target, ignore_index, check)
     losses = F.cross_entropy(pixels.logits, pixels.ids, weight=class_weight(weight, pixels), reduction="none")
+    losses = _scaled(losses, pixel_weight)
     # Void sorts last at -1. The most that can be kept is known here, how many are is known to the device only.
     ranked = torch.where(pixels.valid, losses, -1.0).flatten()
     most = min(int(fraction * ranked.numel()) + 1, ranked.numel())
@@ -160,6 +167,15 @@ def topk_cross_entropy(
     keep = torch.minimum((fraction * count.to(ranked.dtype)).floor().clamp_min(1.0), count.to(ranked.dtype))
     kept = torch.arange(most, device=ranked.device) < keep
     return ratio(torch.where(kept, ranked, 0.0).sum(), kept.sum())
+
+
+def _scaled(losses: Tensor, pixel_weight: Tensor | None) -> Tensor:
+    """losses [B, H, W] times the weights. Raises ConfigError for weights of another shape."""
+    if pixel_weight is None:
+        return losses
+    if pixel_weight.shape != losses.shape:
+        raise ConfigError(f"pixel_weight must be [B, H, W] = {list(losses.shape)}, got {list(pixel_weight.shape)}")
+    return losses * pixel_weight.detach().to(losses)
 
 
 def _true_log_prob(pixels: Pixels) -> Tensor:

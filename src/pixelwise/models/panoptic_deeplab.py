@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pixelwise.losses.centers  # noqa: F401  # registers the loss of `Centers`
-from pixelwise.core.centers import Centers, Grouping
+from pixelwise.core.centers import Centers, Goal, Grouping
 from pixelwise.core.keys import Dialect
 from pixelwise.core.outputs import Frame
 from pixelwise.core.sample import Preprocessing
@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "r50": {},
     "r101": {"encoder": "resnet101"},
     "small": {"encoder": "resnet18", "levels": 3, "width": 64, "dropout": 0.1, "momentum": 0.1, "align_corners": False,
-              "top_k": 1000, "stuff_area": 64, "sigma": 4.0},
+              "top_k": 1000, "stuff_area": 64, "sigma": 4.0, "small_area": 1024},
 }  # fmt: skip
 THIN = {"encoder": "resnet10t", "levels": 3, "width": 16}  # for the tests of what every net promises
 TASKS = ("panoptic", "instance")
@@ -110,7 +110,7 @@ class PanopticDeepLab(nn.Module):
 
     def __init__(self, *, classes: int, channels: int, encoder: str, levels: int, output_stride: int, width: int,
                  rates: Sequence[int], dropout: float, momentum: float, align_corners: bool, grouping: Grouping,
-                 sigma: float, spread: float) -> None:  # fmt: skip
+                 goal: Goal) -> None:  # fmt: skip
         super().__init__()
         self.encoder = make_encoder(encoder, channels=channels, output_stride=output_stride, levels=STRIDES[:levels])
         maps = self.encoder.channels[::-1]
@@ -122,7 +122,7 @@ class PanopticDeepLab(nn.Module):
         self.classes = self._head(width, width, classes)
         self.heat = self._head(half, max(1, width // 8), 1)
         self.offsets = self._head(half, max(1, width // 8), 2)
-        self.grouping, self.sigma, self.spread, self.align_corners = grouping, sigma, spread, align_corners
+        self.grouping, self.goal, self.align_corners = grouping, goal, align_corners
         self.stride = self.encoder.strides[0]
         self._initialise(momentum)
 
@@ -143,15 +143,14 @@ class PanopticDeepLab(nn.Module):
         x, y = self.semantic(maps), self.instance(maps)
         offsets = self.offsets(y) * self.stride  # [B, 2, h, w]
         frames = frames or (Frame.whole(*images.shape[-2:]),) * len(images)
-        return Centers(self.classes(x), self.heat(y), offsets, self.grouping, frames, self.align_corners, self.sigma,
-                       self.spread)  # fmt: skip
+        return Centers(self.classes(x), self.heat(y), offsets, self.grouping, frames, self.align_corners, self.goal)
 
 
 def build(*, classes: int, things: Sequence[int] | None = None, channels: int = 3, encoder: str = "resnet50",
           levels: int = 4, output_stride: int = 32, width: int = 256, rates: Sequence[int] = (3, 6, 9),
           dropout: float = 0.5, momentum: float = 0.01, align_corners: bool = True, threshold: float = 0.1,
           nms: int = 7, top_k: int = 200, stuff_area: int = 2048, sigma: float = 8.0,
-          spread: float = 0.0) -> PanopticDeepLab:  # fmt: skip
+          spread: float = 0.0, small_area: int = 4096, small_weight: float = 3.0) -> PanopticDeepLab:  # fmt: skip
     """Panoptic-DeepLab with numbers.
 
     things    labels of the channels that have instances; None: all but the last one, which is "nothing" then
@@ -163,10 +162,10 @@ def build(*, classes: int, things: Sequence[int] | None = None, channels: int = 
     dropout   behind the pyramid             momentum of the batch norms' statistics
     align_corners  how maps are enlarged: the authors' way, made for inputs of 32 n + 1 pixels, or by half pixels
     threshold, nms, top_k, stuff_area   of the grouping, see `Grouping`
-    sigma, spread  of the heat's bumps, see `losses/centers.py`
+    sigma, spread, small_area, small_weight   of what training aims at, see `Goal`
     Raises ConfigError for numbers that cannot be, and for encoders without these strides.
     """
-    _check({"channels": channels, "width": width, "levels": levels}, momentum, dropout, sigma, spread)
+    _check({"channels": channels, "width": width, "levels": levels}, momentum, dropout)
     if levels not in (2, 3, 4):
         raise ConfigError(f"Panoptic-DeepLab: levels is {levels!r}; it can be 2, 3, 4.")
     if not isinstance(align_corners, bool):
@@ -182,7 +181,8 @@ def build(*, classes: int, things: Sequence[int] | None = None, channels: int = 
     grouping = Grouping(labels, threshold=threshold, nms=nms, top_k=top_k, stuff_area=stuff_area)
     return PanopticDeepLab(classes=classes, channels=channels, encoder=encoder, levels=levels,
                            output_stride=output_stride, width=width, rates=rates, dropout=dropout, momentum=momentum,
-                           align_corners=align_corners, grouping=grouping, sigma=sigma, spread=spread)  # fmt: skip
+                           align_corners=align_corners, grouping=grouping,
+                           goal=Goal(sigma, spread, small_area, small_weight))  # fmt: skip
 
 
 def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
@@ -191,12 +191,11 @@ def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _check(whole: Mapping[str, Any], momentum: Any, dropout: Any, sigma: Any, spread: Any) -> None:
+def _check(whole: Mapping[str, Any], momentum: Any, dropout: Any) -> None:
     for name, number in whole.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ConfigError(f"Panoptic-DeepLab: {name} is {number!r}; it must be a whole number from 1 up.")
-    ranges = {"momentum": (momentum, 0, 1), "dropout": (dropout, 0, 0.99), "sigma": (sigma, 0.5, 100),
-              "spread": (spread, 0, 1)}  # fmt: skip
+    ranges = {"momentum": (momentum, 0, 1), "dropout": (dropout, 0, 0.99)}
     for name, (number, low, high) in ranges.items():
         if isinstance(number, bool) or not isinstance(number, int | float) or not low <= number <= high:
             raise ConfigError(f"Panoptic-DeepLab: {name} is {number!r}; it must be a number in {low}..{high}.")
