@@ -77,7 +77,8 @@ def suppress(points: np.ndarray, distances: np.ndarray, threshold: float) -> np.
         return alive
     shapes = vertices(points.astype(np.float32), distances.astype(np.float32))
     low, high = shapes.min(2), shapes.max(2)  # [N, 2]
-    edges = Edges(np.trunc(shapes))
+    cut = np.trunc(shapes).astype(np.float64)
+    edges, discs = Edges(cut), _discs(points.astype(np.float64), cut)  # what discs inside share decides most pairs
     reach = distances.max(1).clip(0)
     tree = cKDTree(points)
     for i in range(count - 1):
@@ -86,10 +87,32 @@ def suppress(points: np.ndarray, distances: np.ndarray, threshold: float) -> np.
         near = np.array(tree.query_ball_point(points[i], reach[i] + reach.max()), dtype=np.int64)
         near = np.sort(near[(near > i) & alive[near]])
         near = near[((low[near] <= high[i]) & (low[i] <= high[near])).all(1)]
+        limit = threshold * (np.minimum(edges.areas[i], edges.areas[near]) + 1e-10)
+        sure = _lens(points[i] - points[near], discs[i], discs[near]) > 1.001 * limit
+        alive[near[sure]] = False
+        near, limit = near[~sure], limit[~sure]
         if len(near):
-            smaller = np.minimum(edges.areas[i], edges.areas[near]) + 1e-10
-            alive[near[overlaps(edges, i, near) / smaller > threshold]] = False
+            alive[near[overlaps(edges, i, near) > limit]] = False
     return alive
+
+
+def _discs(centres: np.ndarray, polygons: np.ndarray) -> np.ndarray:
+    """[N] radius of the largest disc about each centre [N, 2] inside its polygon [N, 2, R]; 0 if in doubt."""
+    y, x = polygons[:, 0] - centres[:, :1], polygons[:, 1] - centres[:, 1:]
+    dy, dx = np.roll(y, -1, 1) - y, np.roll(x, -1, 1) - x
+    length = np.hypot(dy, dx)
+    beside = np.divide(x * dy - y * dx, length, out=np.full_like(length, np.inf), where=length > 0)  # signed
+    return np.where(np.isfinite(beside).sum(1) > 2, beside.min(1), 0.0).clip(0)
+
+
+def _lens(apart: np.ndarray, one: float, others: np.ndarray) -> np.ndarray:
+    """[M] area that a disc of radius `one` shares with discs [M], their centres `apart` [M, 2] from it."""
+    d = np.hypot(apart[:, 0], apart[:, 1]).clip(1e-9)
+    r, s = one, others
+    cut = d < r + s
+    a = np.arccos(((d * d + r * r - s * s) / (2 * d * max(r, 1e-9))).clip(-1, 1))  # half angles of the two caps
+    b = np.arccos(((d * d + s * s - r * r) / (2 * d * s.clip(1e-9))).clip(-1, 1))
+    return np.where(cut, r * r * (a - np.sin(2 * a) / 2) + s * s * (b - np.sin(2 * b) / 2), 0.0)
 
 
 # -- pixels -----------------------------------------------------------------------------------------------------------
