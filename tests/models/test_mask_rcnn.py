@@ -33,7 +33,7 @@ FEW = {"before_nms": 60, "after_nms": 60, "score": 0.3, "keep": 12}
 FEW_THERE = {"rpn_pre_nms_top_n_test": 60, "rpn_post_nms_top_n_test": 60, "box_score_thresh": 0.3,
              "box_detections_per_img": 12, "min_size": 96, "max_size": 160}  # fmt: skip
 THIN = {"encoder": "resnet10t", "encoder_norm": "group", "norm": "group", "width": 16, "box_width": 32,
-        "before_nms": 60, "after_nms": 40, "drawn_boxes": 32}  # fmt: skip
+        "before_nms": 60, "after_nms": 40, "drawn_boxes": 32, "keep": 20}  # fmt: skip
 TASK = Instance(Classes(names=["cat", "dog"], things=["cat", "dog"]))
 
 
@@ -300,6 +300,7 @@ def test_training_needs_truths():
         ({"encoder": "vit_tiny_patch16_224"}, "pyramid"),
         ({"encoder": "resnet51x"}, "resnet"),
         ({"keep": 0}, "keep is 0"),
+        ({"keep": 121, "after_nms": 40}, "keep=121"),
         ({"score": 2}, "score is 2"),
         ({"norm": "layer"}, "norm is 'layer'"),
         ({"encoder_norm": "layer"}, "encoder_norm"),

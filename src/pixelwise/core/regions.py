@@ -103,7 +103,7 @@ class Regions:
         probs = torch.zeros(self.channels, height, width, device=device)
         rest = list(self.stuff)
         if self.semantic is None:
-            probs[rest[-1] if rest else slice(None)] = 1 - score
+            probs[rest[-1:] or slice(None)] = (1 - score) / (1 if rest else self.channels)
         else:
             probs[rest] = self._stuff_probs(i, (top, left, height, width)) * (1 - score)
         label = torch.cat([self.labels[i], self.labels[i].new_zeros(1)])[owner]

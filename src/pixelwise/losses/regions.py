@@ -40,10 +40,13 @@ def _(output: Regions, truths: Sequence[Segments], task: Task, recipe: Recipe) -
     """
     sampled = output.sampled
     if sampled is None:
-        raise ConfigError("The loss of region nets needs what they drew: call the net with `truths`.")
+        raise ConfigError(
+            "The loss of region nets is computed from boxes drawn by the truth: call the net with `truths`. Validation "
+            "does not, so with such a net choose the best model by its score (--monitor score)."
+        )
     with torch.autocast(sampled.anchors.device.type, enabled=False):
         losses = proposal_losses(sampled, truths)
-        losses |= box_losses(sampled, truths, output.things, _class_weights(output, recipe))
+        losses |= box_losses(sampled, truths, output.things, _class_weights(output, sampled, recipe))
         losses["mask"] = mask_loss(sampled, truths, output.things, output.aligned)
         if output.semantic is not None:
             losses |= _semantic(output, truths, task, recipe)
@@ -145,13 +148,14 @@ def _columns(truth: Segments, rows: Tensor, things: Sequence[int]) -> Tensor:
     return torch.cat([found, found.new_tensor([len(things)])])[torch.where(rows == BACKGROUND, len(found), rows)]
 
 
-def _class_weights(output: Regions, recipe: Recipe) -> Tensor | None:
-    """[T+1] weights of the heads' classes; background has that of the channel "nothing", or 1 without one."""
+def _class_weights(output: Regions, sampled: Sampled, recipe: Recipe) -> Tensor | None:
+    """[T+1] weights of the heads' classes; background has that of the channel "nothing" where it stands for that."""
     given = recipe.class_weights
     if not given:
         return None
-    rest = [given[k] for k in output.stuff[-1:] if k < len(given)]
-    return torch.tensor([*(given[k] for k in output.things), *(rest or [1.0])], device=output.sampled.anchors.device)  # type: ignore[union-attr]
+    alone = len(output.stuff) == 1 and output.semantic is None
+    weights = [*(given[k] for k in output.things), given[output.stuff[0]] if alone else 1.0]
+    return torch.tensor(weights, device=sampled.anchors.device)
 
 
 def _semantic(output: Regions, truths: Sequence[Segments], task: Task, recipe: Recipe) -> dict[str, Tensor]:

@@ -41,7 +41,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "resnet50_fpn": {"spare": True, "aligned": False},
     "resnet50_fpn_v2": {"spare": True, "aligned": False, "norm": "batch", "rpn_convs": 2, "box_convs": 4},
 }  # fmt: skip
-THIN = {"encoder": "resnet10t", "width": 8, "box_width": 16, "before_nms": 60, "after_nms": 40, "drawn_boxes": 32}
+THIN = {
+    "encoder": "resnet10t",
+    "width": 8,
+    "box_width": 16,
+    "before_nms": 60,
+    "after_nms": 40,
+    "drawn_boxes": 32,
+    "keep": 20,
+}
 NOT_EXPORTED = "torchvision's roi_align and nms answer a number of boxes that depends on the image"
 
 MASKS_AT_ONCE = 128  # that pass the mask head together when predicting
@@ -205,7 +213,8 @@ def build(*, classes: int, things: Sequence[int] | None = None, channels: int = 
     anchor         side in pixels on the finest level, doubled from level to level     ratios  height / width
     before_nms, after_nms   proposals kept a level and an image, in training twice as many
     drawn_anchors, drawn_boxes   an image, to learn from
-    score, overlap, keep   least score of a detection, overlap above which the worse of two goes, how many at most
+    score, overlap, keep   least score of a detection, overlap above which the worse of two goes, how many at most;
+                   for nuclei, which come in hundreds, e.g. keep=500, after_nms=1000 and anchor=8
     Raises ConfigError for what cannot be.
     """
     from pixelwise.nn.detector import make_heads, make_proposals
@@ -219,6 +228,10 @@ def build(*, classes: int, things: Sequence[int] | None = None, channels: int = 
     _check(classes, numbers, {"box_convs": box_convs, "mask_convs": mask_convs, "sampling": sampling},
            {"score": score, "overlap": overlap}, encoder_norm, frozen_norm)  # fmt: skip
     labels = _things(classes, things)
+    if keep > after_nms * len(labels):
+        raise ConfigError(
+            f"Mask R-CNN: keep={keep} objects cannot come of after_nms={after_nms} proposals: raise both."
+        )
     body = make_encoder(encoder, channels=channels, pretrained=pretrained)
     if frozen_norm:
         frozen_batch_norm(body, norm_eps)
