@@ -325,10 +325,13 @@ class Segments:
 
 
 def _unique(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """np.unique with inverse, by counting where the ids are small (ten times faster on a map)."""
+    """np.unique with inverse, ten times faster on a map: by counting where the ids are small, else run by run."""
     if ids.size and ids.min() >= 0 and ids.max() < 1 << 20:
         flat = ids.ravel().astype(np.int64, copy=False)
         present = np.bincount(flat) > 0
         found = np.flatnonzero(present)
         return found, (np.cumsum(present) - 1)[flat]
-    return np.unique(ids, return_inverse=True)
+    flat = ids.ravel()
+    starts = np.flatnonzero(np.append(True, flat[1:] != flat[:-1])) if flat.size else np.zeros(0, np.int64)
+    found, of_run = np.unique(flat[starts], return_inverse=True)
+    return found, np.repeat(of_run, np.diff(np.append(starts, flat.size)))

@@ -158,14 +158,15 @@ class DataSet:
 
 def _size_error(record: Record, path: Path, image: tuple[int, int], mask: tuple[int, int]) -> DataError:
     turned = image == mask[::-1]
+    word = "mask" if record.semantic or record.instances else "annotation"
     hint = (
-        "It would fit the image before its EXIF rotation, which viewers apply: turn the mask, or strip the tag from "
+        f"It would fit the image before its EXIF rotation, which viewers apply: turn the {word}, or strip the tag from "
         "the image."
         if turned
         else "Export them at one size."
     )
     return DataError(
-        f"{path}: the mask is {mask[1]} x {mask[0]} pixels, its image {record.image} is {image[1]} x {image[0]} "
+        f"{path}: the {word} is {mask[1]} x {mask[0]} pixels, its image {record.image} is {image[1]} x {image[0]} "
         f"(width x height). {hint}"
     )
 
