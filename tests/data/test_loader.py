@@ -23,9 +23,10 @@ CLASSES = Classes(names=("sky", "road", "car"), things=("car",))
 SETTINGS: Any = SimpleNamespace(
     scale=(0.5, 1.5), scales=(), flip=0.5, vertical_flip=0.0, rotation=5.0, elastic=1.0, brightness=0.3, contrast=0.3,
     saturation=0.3, hue=0.02, blur=0.2, noise=0.02, max_class_share=0.75, rare_focus=0.3, min_visible=0.2,
-    uniform_scale=False, copy_paste=0.0, paste_scale=(0.1, 2.0), paste_blend=0.0,
+    uniform_scale=False, copy_paste=0.5, paste_scale=(0.1, 2.0), paste_blend=0.0,
 )  # fmt: skip
 TRANSFORM = training_transforms(SETTINGS, crop=(24, 32), class_counts=[5, 3, 1])
+ALONE = training_transforms(SimpleNamespace(**{**vars(SETTINGS), "copy_paste": 0.0}), crop=(24, 32))  # picks no other
 
 
 class Pictures:
@@ -236,15 +237,16 @@ def test_balanced_shows_rare_classes_more_often() -> None:
 
 def test_cache_reads_once_and_within_its_limit() -> None:
     dataset = Pictures()
-    epochs(loader(dataset=dataset, cache=True), 3)
+    epochs(loader(dataset=dataset, cache=True, transform=ALONE), 3)
     assert set(dataset.reads.values()) == {1}
     small = Pictures()
-    load = loader(dataset=small, cache=True, cache_bytes=5 * 43 * 54 * 4)  # image and one byte of ids a pixel
+    limit = 5 * 43 * 54 * 4  # image and one byte of ids a pixel
+    load = loader(dataset=small, cache=True, transform=ALONE, cache_bytes=limit)
     epochs(load, 3)
     assert 5 <= len(load.items.store.kept) <= 6
     assert sum(n == 1 for n in small.reads.values()) >= 4
     plain = Pictures()
-    epochs(loader(dataset=plain), 3)
+    epochs(loader(dataset=plain, transform=ALONE), 3)
     assert sum(plain.reads.values()) == 36
 
 
