@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import ImageFont
 
-from pixelwise.core.captions import MOST, text_size, write_captions
+from pixelwise.core.captions import FONTS, MOST, letters, text_size, write_captions
 from pixelwise.core.classes import Classes
 from pixelwise.core.segments import NOTHING, Segments
 
@@ -114,6 +115,32 @@ def test_class_maps_are_left_to_their_legend() -> None:
     assert written(Segments(ids, torch.arange(3)), STREET)[0] == []
 
 
-@pytest.mark.parametrize(("width", "letters"), [(300, 11), (640, 11), (1000, 16), (4000, 64)])
-def test_letters_grow_with_the_picture(width: int, letters: int) -> None:
-    assert text_size(width // 2, width) == letters
+def test_names_in_other_letters_take_a_font_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = ImageFont.load_default(14)
+    assert isinstance(usual, ImageFont.FreeTypeFont)
+    assert letters(14, "car and \u00fcber").getname() == usual.getname()  # type: ignore[union-attr]
+
+    class Other:
+        """A font that draws every letter in its own way."""
+
+        def getmask(self, text: str) -> bytes:
+            return text.encode()
+
+    asked: list[str] = []
+
+    def truetype(name: str, size: int) -> Other:
+        asked.append(name)
+        if len(asked) < 3:
+            raise OSError("cannot open resource")
+        return Other()
+
+    monkeypatch.setattr(ImageFont, "truetype", truetype)
+    assert isinstance(letters(14, "\u9053\u8def"), Other)
+    assert asked == list(FONTS[:3])
+    monkeypatch.setattr("pixelwise.core.captions.FONTS", ())
+    assert type(letters(14, "\u5929\u7a7a")) is type(usual)  # nothing better is installed
+
+
+@pytest.mark.parametrize(("width", "height"), [(300, 11), (640, 11), (1000, 16), (4000, 64)])
+def test_letters_grow_with_the_picture(width: int, height: int) -> None:
+    assert text_size(width // 2, width) == height

@@ -19,6 +19,8 @@ from pixelwise.core.segments import Segments
 
 MOST = 25  # objects of a class beyond which none of them is named
 OVERHANG = 1.4  # a text may be so much wider than the box of its object
+FONTS = ("NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "wqy-microhei.ttc", "msyh.ttc", "PingFang.ttc",
+         "Hiragino Sans GB.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf")  # fmt: skip
 _COARSE = 512  # room inside stuff is sought on a map of at most so many pixels a side
 Box = tuple[int, int, int, int]  # x0 y0 x1 y1
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -30,9 +32,28 @@ def text_size(height: int, width: int) -> int:
 
 
 @cache
-def letters(size: int) -> Font:
-    """The font that pictures are written in, `size` pixels high."""
-    return ImageFont.load_default(size)
+def letters(size: int, text: str = "") -> Font:
+    """The font that pictures are written in, `size` pixels high.
+
+    Pillow's own knows Latin letters; for a text with others the first of FONTS that is installed and has them.
+    """
+    usual = ImageFont.load_default(size)
+    if text.isascii() or _has(usual, text):
+        return usual
+    for name in FONTS:
+        try:
+            font = ImageFont.truetype(name, size)
+        except OSError:  # not installed
+            continue
+        if _has(font, text):
+            return font
+    return usual
+
+
+def _has(font: Font, text: str) -> bool:
+    """Whether the font has every letter of the text, rather than the box that stands for what is missing."""
+    missing = bytes(font.getmask("\U0010ffff"))
+    return all(c.isspace() or bytes(font.getmask(c)) != missing for c in set(text))
 
 
 def write_captions(
@@ -48,7 +69,7 @@ def write_captions(
     """
     if is_class_map(segments, classes):
         return []
-    font = letters(height or text_size(*segments.size))
+    font = letters(height or text_size(*segments.size), "".join(classes.names))
     placed: dict[int, Box] = {}
     counts = segments.pixel_counts.numpy(force=True)
     labels = segments.labels.numpy(force=True)

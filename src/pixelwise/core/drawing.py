@@ -172,7 +172,7 @@ def legend(
         shown = [k for k in shown if k in seen] or shown  # type: ignore[assignment]
     names = [(classes.names[k], classes.colours[k]) for k in shown]
     size = max(12, round((height or 640) / 40))
-    font = letters(size)
+    font = letters(size, "".join(classes.names))
     wide = max(int(font.getlength(name)) for name, _ in names)
     cell, line = wide + 3 * size, round(1.6 * size)
     fitting_columns = (width - size) // cell if width else round((len(names) * line / cell) ** 0.5)
