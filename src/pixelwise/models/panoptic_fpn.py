@@ -29,7 +29,7 @@ GROUPS = 32  # of a group norm, as in the paper
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
-    "small": {**mask_rcnn.VARIANTS["small"], "branch": 64},
+    "small": {**mask_rcnn.VARIANTS["small"], "branch": 64, "stuff_area": 64},  # 4096 is a large part of small images
     "detectron2_r50": _detectron2.LAYOUT,
 }
 THIN = {**mask_rcnn.THIN, "branch": 8}  # for the tests of what every net promises
@@ -49,11 +49,11 @@ class SemanticBranch(nn.Module):
             widths = [width] + [branch] * max(1, level)
             self.stages.append(nn.Sequential(*(_stage(a, b, level > 0) for a, b in pairwise(widths))))
         self.predictor = nn.Conv2d(branch, outputs, 1)
-        for module in self.modules():
+        for module in self.stages.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.predictor.weight, std=0.01)  # sure of nothing at first, however few outputs there are
+        nn.init.zeros_(self.predictor.bias)  # type: ignore[arg-type]
 
     def forward(self, pyramid: Mapping[str, Tensor]) -> Tensor:
         seen = [stages(features) for stages, features in zip(self.stages, pyramid.values())]
