@@ -101,10 +101,13 @@ def _count(tally: Tally, output: Output, group: Sequence[tuple[int, Sample]], re
         assert sample.truth is not None
         reading, truth = task.read(output, i), task.view(sample.truth)
         prediction = task.decide(reading).to("cpu")
-        for metric in tally.metrics:
-            metric.update(_seen_by(metric, task, reading, prediction), truth, index)
-        if per_image:
-            tally.per_image[index] = sample.name, _score_alone(task, reading, prediction, truth)
+        alone = [task.metric()] if per_image else []
+        wanted = any(map(_ranks, (*tally.metrics, *alone)))
+        everything = task.ranked(reading).to("cpu") if wanted else prediction
+        for metric in (*tally.metrics, *alone):
+            metric.update(everything if _ranks(metric) else prediction, truth, index)
+        for metric in alone:
+            tally.per_image[index] = sample.name, float(metric.compute()[task.primary])
             tally.objects[index] = count_objects(truth, task.classes), count_objects(prediction, task.classes)
         if tally.chooser is not None and _is_looked_at(index, len(records), tally.chooser.most):
             tally.chooser.update(reading, truth)
@@ -115,19 +118,13 @@ def _count(tally: Tally, output: Output, group: Sequence[tuple[int, Sample]], re
     return truths
 
 
-def _seen_by(metric: Any, task: Task, reading: Any, answer: Segments) -> Segments:
-    return task.ranked(reading).to("cpu") if getattr(metric, "ranked", False) else answer
+def _ranks(metric: Any) -> bool:
+    return getattr(metric, "ranked", False)
 
 
 def _is_looked_at(index: int, count: int, most: int | None) -> bool:
     """Whether the image is among `most` that are spread evenly over the split."""
     return most is None or index * most // count != (index - 1) * most // count
-
-
-def _score_alone(task: Task, reading: Any, answer: Segments, truth: Segments) -> float:
-    metric = task.metric()
-    metric.update(_seen_by(metric, task, reading, answer), truth)
-    return float(metric.compute()[task.primary])
 
 
 def _groups(dataset: Any, records: Sequence[Any], batch_size: int, workers: int, rank: int,
