@@ -35,9 +35,10 @@ def text_size(height: int, width: int) -> int:
 def letters(size: int, text: str = "") -> Font:
     """The font that pictures are written in, `size` pixels high.
 
-    Pillow's own knows Latin letters; for a text with others the first of FONTS that is installed and has them.
+    Pillow's own knows little beyond English; for a text with other letters it is the first of FONTS that is installed
+    and has them.
     """
-    usual = ImageFont.load_default(size)
+    usual = letters(size) if text else ImageFont.load_default(size)
     if text.isascii() or _has(usual, text):
         return usual
     for name in FONTS:
