@@ -21,10 +21,8 @@ FALSE = (240, 100, 10)  # a class where there is nothing, an object where there 
 MISSED = (60, 160, 245)  # nothing where there is a class, an object that was not found
 CONFUSED = (220, 40, 130)  # one class taken for another
 FOUND = (60, 225, 150)  # outline of an object that was found
-NOTED, RIGHT, WRONG, ALONE = range(
-    4
-)  # of an object: does not count; matched; matched in another class; without partner
-
+# of an object: does not count; matched; matched in another class; without partner
+NOTED, RIGHT, WRONG, ALONE = range(4)
 COUNTED = 20_000_000  # pairs up to which all are counted at once, which is faster than sorting
 
 
