@@ -97,6 +97,25 @@ def test_instances_and_their_table(models, photos, tmp_path):
             assert row["class"] == "person"
 
 
+def test_answers_in_the_formats_of_data_sets(models, photos, tmp_path):
+    kinds = ["objects", "coco", "yolo", "labelme", "geojson", "folder", "coco_panoptic"]
+    run = predict_folder(models["panoptic"], photos, tmp_path / "out", device="cpu", save=kinds, overlay=False)
+    assert run.ok
+    model = load(models["panoptic"], "cpu")
+    answers = {path.relative_to(photos).as_posix(): model(path) for path, _ in run.done}
+    rows = (tmp_path / "out/objects.csv").read_text().splitlines()
+    assert len(rows) == 1 + sum(len(answer.compact()) for answer in answers.values())
+    content = json.loads((tmp_path / "out/coco/instances.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == list(answers)
+    assert all(0 < annotation.get("score", 1) <= 1 for annotation in content["annotations"])
+    shapes = json.loads((tmp_path / "out/labelme/night/b.json").read_text())
+    assert (tmp_path / "out/labelme/night" / shapes["imagePath"]).resolve() == (photos / "night/b.jpg").resolve()
+    for name in ("yolo/labels/night/b.txt", "geojson/night/b.geojson", "folder/masks/night/b.png", "panoptic.json"):
+        assert (tmp_path / "out" / name).is_file()
+    with pytest.raises(ConfigError, match="no kind of answer 'coca' to save; did you mean 'coco'"):
+        predict_folder(models["panoptic"], photos, tmp_path / "other", device="cpu", save=["coca"])
+
+
 def test_confidence(models, photos, tmp_path):
     run = predict_folder(models["semantic"], photos / "a.png", tmp_path / "out", device="cpu", save=[],
                          overlay=False, confidence=True)  # fmt: skip

@@ -153,8 +153,11 @@ def _exports(root: Path) -> list[Path]:
     found = []
     for path in sorted(root.glob("*.json")):
         with path.open("rb") as file:
-            start = file.read(1 << 16).lstrip(b"\xef\xbb\xbf \t\r\n")
-        if start.startswith(b"[") and any(sign in start for sign in SIGNS):
+            start = file.read(64)
+            if not start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+                continue  # as most JSON files: there may be thousands
+            start += file.read(1 << 16)
+        if any(sign in start for sign in SIGNS):
             found.append(path)
     return found
 

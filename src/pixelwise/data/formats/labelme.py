@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -126,9 +127,19 @@ def _png(path: Path, text: Any, where: str) -> np.ndarray:
 
 
 def recognise(root: Path) -> bool:
-    """Whether the first JSON files, up to five, are labelme's."""
-    files = [path for _, path in zip(range(5), _json_files(root))]
-    return bool(files) and any(_is_labelme(path) for path in files)
+    """Whether one of the first JSON files, up to five in up to a hundred folders, is labelme's."""
+    seen = 0
+    for number, (place, folders, names) in enumerate(os.walk(root)):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in names if name.endswith(".json") and name != "classes.json"):
+            seen += 1
+            if _is_labelme(Path(place, name)):
+                return True
+            if seen == 5:
+                return False
+        if number == 100:
+            break
+    return False
 
 
 def _is_labelme(path: Path) -> bool:
