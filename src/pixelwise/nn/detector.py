@@ -64,5 +64,8 @@ def make_heads(pyramid: Pyramid, things: int, *, norm: str = "none", box_convs: 
         nn.init.normal_(output.weight, std=deviation)
         nn.init.zeros_(output.bias)
     mask_head = MaskRCNNHeads(width, [width] * mask_convs, 1, layer)
+    draw = MaskRCNNPredictor(width, width, outputs)
+    nn.init.normal_(draw.mask_fcn_logits.weight, std=0.001)  # every pixel starts undecided, as in detectron2
+    nn.init.zeros_(draw.mask_fcn_logits.bias)
     return RoIHeads(pools[0], box_head, predictor, *BOX_BOUNDS, drawn, BOX_SHARE, BOX_WEIGHTS, score, overlap, keep,
-                    pools[1], mask_head, MaskRCNNPredictor(width, width, outputs))  # fmt: skip
+                    pools[1], mask_head, draw)  # fmt: skip
