@@ -167,8 +167,8 @@ def test_two_images_are_learnt_by_heart():
     task = Panoptic(CLASSES)
     pairs = [drawn(seed) for seed in (0, 3)]
     pictures, truths = torch.cat([p for p, _ in pairs]), [task.view(t) for _, t in pairs]
-    optimizer = torch.optim.AdamW(net.parameters(), 2e-3)
-    for _ in range(150):
+    optimizer = torch.optim.AdamW(net.parameters(), 3e-3)
+    for _ in range(120):
         losses = criterion(net(pictures), truths, task, Recipe(parse(LOSS)))
         optimizer.zero_grad()
         sum(losses.values()).backward()
@@ -206,7 +206,7 @@ def test_things_default_to_all_but_the_last():
     ({"things": [2, 1]}, "rising labels"), ({"things": [5]}, r"0\.\.2"), ({"things": "all"}, "whole numbers"),
     ({"levels": 5}, "levels is 5"), ({"rates": [1, 2]}, "three numbers"), ({"nms": 4}, "odd"), ({"top_k": 0}, "top_k"),
     ({"threshold": 2}, "0..1"), ({"width": 0}, "width is 0"), ({"dropout": "much"}, "dropout"), ({"sigma": 0}, "sigma"),
-    ({"spread": 2}, "spread"), ({"small_weight": -1}, "small_weight"),
+    ({"spread": 2}, "spread"), ({"small_weight": -1}, "small_weight"), ({"unit": -1}, "unit is -1"),
     ({"momentum": -1}, "momentum"), ({"align_corners": 1}, "align_corners"),
     ({"encoder": "vit_base_patch16_224"}, "pyramid"), ({"sigmo": 3}, "did you mean 'sigma'"),
 ])  # fmt: skip
