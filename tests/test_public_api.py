@@ -16,8 +16,8 @@ from pixelwise import Classes, Dense, Segments, errors
 
 NAMES = {
     "Batch", "Classes", "Dense", "Instance", "Panoptic", "Preprocessing", "Queries", "Sample", "Segments", "Semantic",
-    "create_model", "errors", "evaluate", "examine", "load", "losses", "metrics", "open_data", "predict_folder",
-    "train",
+    "create_model", "errors", "evaluate", "examine", "from_checkpoint", "import_checkpoint", "load", "load_weights",
+    "losses", "metrics", "open_data", "predict_folder", "train",
 }  # fmt: skip
 CLASSES = Classes(names=["road", "car", "person"], things=["car", "person"])
 
