@@ -1,13 +1,13 @@
 """Panoptic-DeepLab (Cheng, Collins, Zhu, Liu, Huang, Adam, Chen 2020, 1911.10194): bottom-up panoptic segmentation.
 
 One encoder; two decoders, each with its own atrous spatial pyramid, of which one labels pixels and the other finds the
-centres of things and the way from every pixel to its own; what training asks of them is said in `losses/centers.py`,
-but that the classes' own loss is cross-entropy and Dice unless `--loss "topk(fraction=0.2)"`, the paper's, is asked for.
+centres of things and the way from every pixel to its own. What training asks of them is said in `losses/centers.py`;
+the classes' own loss is cross-entropy and Dice, or by `--loss "topk(fraction=0.2)"` the paper's.
 
-`r50`, the plain variant, is the net of the authors' public
-code with output stride 32: 55,308,870 parameters at 19 classes; `r101` its larger sister. `small` is the same heads at
-a quarter of the width on the first three stages of a ResNet-18, for training from scratch without a GPU: it enlarges
-by half pixels, has narrower bumps for smaller images, and its offsets need no thousand steps to grow.
+`r50`, the plain variant, is the net of the authors' public code with output stride 32: 55,308,870 parameters at 19
+classes; `r101` its larger sister. `small` is the same heads at a quarter of the width on the first three stages of a
+ResNet-18, for training from scratch without a GPU: it enlarges by half pixels, its bumps are narrower, for smaller
+images, and its offsets grow in fewer steps.
 """
 
 from __future__ import annotations
