@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pixelwise import cli
 from pixelwise.cli import main, parse
+from pixelwise.data.io import write_png
 from pixelwise.errors import DataError
 
 
@@ -119,3 +121,24 @@ def test_a_reader_that_has_gone_is_no_error():
         assert process.wait() == 0, said
     assert "Traceback" not in said
     assert "Exception" not in said
+
+
+def test_convert_says_what_was_written_and_lost(tmp_path, capsys):
+    for name in ("a", "b"):
+        for folder, array in (("images", np.zeros((6, 8, 3), np.uint8)), ("masks", np.arange(48).reshape(6, 8) % 3)):
+            write_png(tmp_path / "set" / folder / f"{name}.png", array.astype(np.uint8))
+    (tmp_path / "set/classes.txt").write_text("0 road\n1 car thing\n2 void void\n")
+    (tmp_path / "set/train.txt").write_text("a\nb\n")
+    words = ["convert", str(tmp_path / "set"), "--to", "coco", "--out", str(tmp_path / "out"), "--to-options",
+             "masks=rle"]  # fmt: skip
+    for code in (0, 2):  # the second time the folder is no longer empty
+        with pytest.raises(SystemExit) as left:
+            main([*words, "--images", "link"])
+        assert left.value.code == code
+    told = capsys.readouterr()
+    assert told.out.splitlines() == [
+        "train: 2 images", f"4 segments written as coco, images linked: {tmp_path / 'out'}",
+        "lost: Unknown pixels, now nothing: 32.", "lost: Ids on disk that were taken or below 1, numbered anew: 4.",
+    ]  # fmt: skip
+    assert "holds files already" in told.err
+    assert (tmp_path / "out/train/a.png").is_symlink()
