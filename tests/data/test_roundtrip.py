@@ -24,7 +24,7 @@ from pixelwise.data.writer import open_writer
 few = settings(max_examples=25, deadline=None, derandomize=True)
 CLASSES = Classes(names=("road", "car", "person"), things=("car", "person"), ids=(7, 26, 24), void=(0,), nothing=True)
 CITY = ("road", "car", "person")
-NAMES = ("a", "two words", "Größe 测", "deep/er/b", "a.b", "#1")
+NAMES = ("two words", "Größe 测/a.b", "deep/images/b", "#1")
 
 # {writer: (options, options of the reader)}; a reader has its writer's name
 PAIRS = {

@@ -252,7 +252,7 @@ def read_list(path: Path, files: Files) -> list[str]:
         files.refuse(path, f"{path}: the list cannot be read ({error}).")
         return []
     for number, line in enumerate(lines, 1):
-        if not line.strip() or line.lstrip().startswith("#"):
+        if not line.strip() or (line.lstrip().startswith("#") and line.strip() not in files.images):
             continue
         name = _name_in(line.strip(), files.images, short)
         if name is None:

@@ -226,7 +226,7 @@ def _record(root: Path, image: Path, split: str) -> Record:
         labels = Path(*image.parts[: folders[-1]], "labels", *image.parts[folders[-1] + 1 : -1])
     label = (labels if folders else image.parent) / f"{image.stem}.txt"
     if "images" in parts[:-1]:
-        parts.pop(max(at for at, part in enumerate(parts[:-1]) if part == "images"))
+        parts.remove("images")
     if SPLIT_NAMES.get(parts[0].lower()) != split or len(parts) == 1:
         parts.insert(0, split)
     entry = label.relative_to(root) if label.is_relative_to(root) else label

@@ -48,10 +48,16 @@ class Writer(writer.Writer):
         for label, shape in zip(labels, to_shapes(segments)):
             values = (join(shape) / (width, height)).ravel()
             lines.append(f"{label} {' '.join(np.char.mod('%.9g', values))}\n")
-        path = self.out / "labels" / item.split / f"{self.inner(item)}.txt"
+        path = self._labels(item)
         with atomic(path) as part:
             part.write_text("".join(lines), encoding="utf-8")
         return (path,)
+
+    def _labels(self, item: Item) -> Path:
+        """The label file: as Ultralytics finds it, where the last folder `images` of the image's path is `labels`."""
+        parts = ["images", item.split, *self.inner(item).split("/")]
+        parts[max(at for at, part in enumerate(parts[:-1]) if part == "images")] = "labels"
+        return self.out.joinpath(*parts[:-1], f"{parts[-1]}.txt")
 
     def finish(self) -> tuple[str, ...]:
         lines = ["path: .\n"]
