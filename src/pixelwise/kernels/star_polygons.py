@@ -88,7 +88,7 @@ def suppress(points: np.ndarray, distances: np.ndarray, threshold: float) -> np.
         near = np.sort(near[(near > i) & alive[near]])
         near = near[((low[near] <= high[i]) & (low[i] <= high[near])).all(1)]
         limit = threshold * (np.minimum(edges.areas[i], edges.areas[near]) + 1e-10)
-        sure = _lens(points[i] - points[near], discs[i], discs[near]) > 1.001 * limit
+        sure = _lens(points[i] - points[near], float(discs[i]), discs[near]) > 1.001 * limit
         alive[near[sure]] = False
         near, limit = near[~sure], limit[~sure]
         if len(near):

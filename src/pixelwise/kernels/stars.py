@@ -86,7 +86,7 @@ def steps_of_maps(ids: Tensor, rays: int, grid: int) -> Tensor:
 
 def _table(rays: int, longest: int) -> list[list[list[float]]]:
     """[longest + 1][R][2] of `_walk`, as plain numbers."""
-    return torch.stack(_walk(rays, longest), 2).tolist()  # type: ignore[no-any-return]
+    return torch.stack(_walk(rays, longest), 2).tolist()
 
 
 class _Moved:
