@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "detectron2_r50": _detectron2.LAYOUT,
 }
 THIN = {**mask_rcnn.THIN, "branch": 8}  # for the tests of what every net promises
+DRAWS = mask_rcnn.DRAWS
 NOT_EXPORTED = mask_rcnn.NOT_EXPORTED
 
 

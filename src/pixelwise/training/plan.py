@@ -153,6 +153,9 @@ def check_words(settings: TrainSettings) -> None:
         hint = "add ce, focal, ohem or topk" if mix else f"{settings.model} has losses of its own"
         raise ConfigError(f"--class-weights {settings.class_weights}: no term of the loss {mix or ''} takes them; "
                           f"{hint}.")  # fmt: skip
+    if settings.monitor == "loss" and getattr(_module(settings), "DRAWS", False):
+        raise ConfigError(f"--monitor loss: {settings.model} has a loss in training alone, where it draws boxes by the "
+                          "truth. Use --monitor score.")  # fmt: skip
     with torch.device("meta"):  # built without memory or time
         create_model(settings.model, classes=2, **parse_options(settings.options))
 

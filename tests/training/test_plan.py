@@ -1,0 +1,61 @@
+"""What is refused before any data is read, and what a net's file says about its training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixelwise.config import TrainSettings
+from pixelwise.core.classes import Classes
+from pixelwise.errors import ConfigError
+from pixelwise.tasks import make_task
+from pixelwise.training import plan as plans
+
+SETTINGS = TrainSettings(Path("data"))
+CLASSES = Classes(names=["soil", "crop", "weed"], things=["crop", "weed"])
+
+
+def test_losses_that_a_net_cannot_take_are_refused():
+    with pytest.raises(ConfigError, match=r"--loss dice: stardist gives no class to each pixel"):
+        plans.check_words(replace(SETTINGS, model="stardist", loss="dice"))
+    with pytest.raises(ConfigError, match=r"--class-weights enet: .* mask_rcnn has losses of its own"):
+        plans.check_words(replace(SETTINGS, model="mask_rcnn", class_weights="enet"))
+    with pytest.raises(ConfigError, match="--class-weights enet: no term of the loss dice takes them; add ce"):
+        plans.check_words(replace(SETTINGS, loss="dice", class_weights="enet"))
+    with pytest.raises(ConfigError, match="--monitor loss: panoptic_fpn-small has a loss in training alone"):
+        plans.check_words(replace(SETTINGS, model="panoptic_fpn-small", monitor="loss"))
+
+
+def test_the_loss_is_the_nets_own_unless_another_is_asked_for():
+    assert str(plans.mix_of(SETTINGS)) == "ce+dice"
+    assert str(plans.mix_of(replace(SETTINGS, loss="ce"))) == "ce"
+    assert plans.mix_of(replace(SETTINGS, model="mask_rcnn-small")) is None
+
+
+@pytest.mark.parametrize(("model", "task", "says"), [
+    ("mask_rcnn-small", "panoptic", "mask_rcnn-small is trained for the task instance, not panoptic"),
+    ("panoptic_deeplab", "semantic", "for the task panoptic or instance, not semantic"),
+    ("stardist", "semantic", "not semantic"),
+])  # fmt: skip
+def test_tasks_that_a_net_cannot_learn_are_refused(model, task, says):
+    with pytest.raises(ConfigError, match=says):
+        plans.check_task(replace(SETTINGS, model=model), make_task(task, CLASSES))
+    plans.check_task(replace(SETTINGS, model="unet"), make_task(task, CLASSES))
+
+
+class Pictures:
+    """What `model_options` reads of a data set."""
+
+    channels = 3
+
+
+@pytest.mark.parametrize(("task", "things"), [("panoptic", [1, 2]), ("instance", [0, 1])])
+def test_nets_that_must_know_their_things_are_told(task, things):
+    settings = replace(SETTINGS, model="panoptic_deeplab-small")
+    options = plans.model_options(settings, Pictures(), make_task(task, CLASSES))
+    assert options == {"channels": 3, "things": things}
+    assert np.flatnonzero(make_task(task, CLASSES).classes.is_thing).tolist() == things
+    assert plans.model_options(SETTINGS, Pictures(), make_task(task, CLASSES)) == {"channels": 3}
