@@ -128,7 +128,7 @@ def test_the_branch_learns_stuff_things_and_not_the_unknown():
     target = torch.tensor([0, 1, 2, 2, 2])[truth.ids.clamp_min(0)]  # sky 0, road 1, things 2
     target[truth.ids == UNKNOWN] = 255
     expected = F.cross_entropy(output.semantic.full()[:, :, :64, :96], target, ignore_index=255)
-    assert float(found) == pytest.approx(0.5 * float(expected), rel=1e-4)
+    assert found.item() == pytest.approx(0.5 * expected.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("truth", [
