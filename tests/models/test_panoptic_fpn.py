@@ -143,25 +143,3 @@ def test_images_without_objects_give_a_finite_loss(truth):
     total.backward()
     assert total.isfinite()
     assert all(p.grad is not None for p in net.parameters())
-
-
-@pytest.mark.slow
-def test_it_learns_two_scenes():
-    """Both scenes come back as panoptic maps; things by their box and mask, stuff by the branch."""
-    net = thin(width=24, branch=24, box_width=64, encoder_norm="group", norm="group", stuff_area=16, anchor=16)
-    pictures, truths = zip(*(scene(s) for s in (0, 5)))
-    images, views = torch.stack(pictures), tuple(TASK.view(t) for t in truths)
-    optimiser = torch.optim.AdamW(net.parameters(), 2e-3)
-    net.train()
-    for _ in range(150):
-        losses = criterion(net(images, truths=views), views, TASK, RECIPE)
-        optimiser.zero_grad()
-        sum(losses.values()).backward()
-        optimiser.step()
-    net.eval()
-    with torch.no_grad():
-        output = net(images)
-    metric = TASK.metric()
-    for i, view in enumerate(views):
-        metric.update(TASK.decode(output, i), view)
-    assert metric.compute()["pq"] > 0.8
