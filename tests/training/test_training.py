@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from safetensors.torch import load_file as tensors
 import pixelwise
 from pixelwise.config import TrainSettings, from_dict, to_dict
 from pixelwise.core.classes import Classes
-from pixelwise.core.modelfile import read_card
+from pixelwise.core.modelfile import load_model, read_card, save_model
 from pixelwise.core.outputs import Dense
+from pixelwise.core.sizes import SizeRule
 from pixelwise.data.statistics import Statistics
 from pixelwise.errors import ConfigError, DataError, MemoryLimitError, ModelFileError, OutputError
 from pixelwise.tasks import make_task
@@ -197,6 +199,17 @@ def test_weights_of_another_model_are_taken_over_but_for_the_last_layer(first, t
     old, new = tensors(first.model), tensors(tmp_path / "r" / "last.safetensors")
     torch.testing.assert_close(new["stem.0.weight"], old["stem.0.weight"])
     assert new["head.weight"].shape[0] == 5
+
+
+def test_weights_see_images_as_they_did_before(first, tmp_path, write_shapes):
+    """A net that was trained on blue first goes on so, whatever the new data's mean; the crops set the scale."""
+    old = tmp_path / "old.safetensors"
+    net, card = load_model(first.model)
+    theirs = replace(card.preprocessing, order="BGR", mean=(0.1, 0.2, 0.3), size=SizeRule(800, 1333))
+    save_model(old, net, replace(card, preprocessing=theirs))
+    data = write_shapes(tmp_path / "d", train=2)
+    train(data, tmp_path / "r", weights=old, epochs=1, batch_size=2)
+    assert read_card(tmp_path / "r" / "last.safetensors").preprocessing == replace(theirs, size=None)
 
 
 def test_monitoring_the_loss_keeps_the_model_of_the_lowest(shapes, tmp_path):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.config import TrainSettings, parse_options
+from pixelwise.core.modelfile import read_card
 from pixelwise.core.registry import create_model, load, split_variant
 from pixelwise.core.sample import Batch, Preprocessing, Sample, collate
 from pixelwise.core.segments import Segments
@@ -56,7 +57,11 @@ class Plan:
 
 
 def preprocessing_of(settings: TrainSettings, dataset: DataSet, stats: Statistics) -> Preprocessing:
-    """Channels, range, mean and deviation from the data; where each image has its own range, that is all."""
+    """Channels, range, mean and deviation from the data; where each image has its own range, that is all.
+
+    A training that starts from a model file goes on with that file's, where it takes such images: its weights expect
+    them so. But for the size rule: crops set the scale.
+    """
     names = {1: "L", 3: "RGB"}
     channels, order, own = dataset.channels, names.get(dataset.channels, ""), settings.dataset.percentiles
     if own is not None:
@@ -64,6 +69,10 @@ def preprocessing_of(settings: TrainSettings, dataset: DataSet, stats: Statistic
                              percentiles=own)  # fmt: skip
     std = tuple(max(float(s), 1e-3) for s in stats.std)
     top = 255.0 if dataset.dtype == "uint8" else 65535.0
+    if settings.weights is not None:
+        theirs = read_card(settings.weights).preprocessing
+        if (theirs.channels, theirs.range) == (channels, top):
+            return replace(theirs, size=None)
     return Preprocessing(channels=channels, order=order, range=top,
                          mean=tuple(float(m) for m in stats.mean), std=std)  # fmt: skip
 
