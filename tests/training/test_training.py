@@ -205,7 +205,7 @@ def test_weights_see_images_as_they_did_before(first, tmp_path, write_shapes):
     """A net that was trained on blue first goes on so, whatever the new data's mean; the crops set the scale."""
     old = tmp_path / "old.safetensors"
     net, card = load_model(first.model)
-    theirs = replace(card.preprocessing, order="BGR", mean=(0.1, 0.2, 0.3), size=SizeRule(800, 1333))
+    theirs = replace(card.preprocessing, order="BGR", mean=(0.1, 0.2, 0.3), size=SizeRule(short=800, long=1333))
     save_model(old, net, replace(card, preprocessing=theirs))
     data = write_shapes(tmp_path / "d", train=2)
     train(data, tmp_path / "r", weights=old, epochs=1, batch_size=2)
