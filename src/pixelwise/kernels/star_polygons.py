@@ -6,13 +6,13 @@ at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 
-def vertices(points: np.ndarray, distances: np.ndarray, scale: Sequence[float] = (1.0, 1.0)) -> np.ndarray:
+def vertices(points: np.ndarray, distances: np.ndarray, scale: Any = (1.0, 1.0)) -> np.ndarray:
     """[N, 2, R] float32 rows and columns of the vertices around centres [N, 2] at distances [N, R], stretched by
     `scale` (down, across)."""
     rays = distances.shape[1]

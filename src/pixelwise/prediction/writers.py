@@ -109,6 +109,7 @@ class InstanceIds(Each):
             for i, row in enumerate(rows.tolist(), 1)
         ]  # fmt: skip
 
+
 @dataclass
 class Overlay(Each):
     """overlay/NAME.jpg: the segments over the image, for people; legend.png has the colours of several classes."""
@@ -130,6 +131,7 @@ class Overlay(Each):
         if len(self.classes) > 1:
             write_png(self.out / self.folder / "legend.png", legend(self.classes, height=min(self.height, 1200)))
         return ()
+
 
 @dataclass
 class Confidence(Each):
