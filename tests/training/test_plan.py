@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pixelwise.cli import parse
 from pixelwise.config import TrainSettings
 from pixelwise.core.classes import Classes
 from pixelwise.errors import ConfigError
+from pixelwise.models import mask_rcnn
+from pixelwise.nn import encoder
 from pixelwise.tasks import make_task
+from pixelwise.training import Training
 from pixelwise.training import plan as plans
 
 SETTINGS = TrainSettings(Path("data"))
@@ -59,3 +63,20 @@ def test_nets_that_must_know_their_things_are_told(task, things):
     assert options == {"channels": 3, "things": things}
     assert np.flatnonzero(make_task(task, CLASSES).classes.is_thing).tolist() == things
     assert plans.model_options(SETTINGS, Pictures(), make_task(task, CLASSES)) == {"channels": 3}
+
+
+def test_weights_from_elsewhere_are_asked_for_once_and_no_model_file_wants_them(streets, tmp_path, monkeypatch):
+    asked = []
+    build = encoder._build
+
+    def offline(name, channels, pretrained, *rest, **more):
+        asked.append(pretrained)
+        return build(name, channels, False, *rest, **more)
+
+    monkeypatch.setattr(encoder, "_build", offline)
+    words = [f"{name}={value}" for name, value in mask_rcnn.THIN.items()]
+    settings = ["train", str(streets), "--model", "mask_rcnn", "--task", "instance", "--crop", "32", "--device", "cpu",
+                "--batch-size", "1", "--out", str(tmp_path), "--options", *words, "pretrained=true"]  # fmt: skip
+    training = Training(parse(settings))
+    assert asked.count(True) == 1
+    assert "pretrained" not in training._card({}).options

@@ -105,19 +105,20 @@ class Training:
     def _build_net(self) -> None:
         s, say = self.settings, self.log.say
         self.preprocessing = plans.preprocessing_of(s, self.dataset, self.stats)
-        self.options = plans.model_options(s, self.dataset, self.task)
-        net = self._create()
+        options = plans.model_options(s, self.dataset, self.task)
+        self.options = plans.filled_later(options)
+        net = self._create(self.options if self.resumes else options)
         if s.weights is not None and not self.resumes:
             kept, dropped = load_weights_into(net, s.weights)
             what = f": {', '.join(dropped)}" if dropped else ""
             say(f"weights   {s.weights}: kept {len(kept)} tensors, dropped {len(dropped)}{what}")
         self.net = net.to(self.device).to(memory_format=torch.channels_last)
-        self.scored = self._create().to(self.device).to(memory_format=torch.channels_last).eval()
-        options = " ".join(f"{name}={value}" for name, value in self.options.items())
-        say(f"model     {s.model} {options}, {sum(p.numel() for p in net.parameters()):,} parameters")
+        self.scored = self._create(self.options).to(self.device).to(memory_format=torch.channels_last).eval()
+        told = " ".join(f"{name}={value}" for name, value in options.items())
+        say(f"model     {s.model} {told}, {sum(p.numel() for p in net.parameters()):,} parameters")
 
-    def _create(self) -> nn.Module:
-        return create_model(self.settings.model, classes=self.task.classes.channels, **self.options)
+    def _create(self, options: dict[str, Any]) -> nn.Module:
+        return create_model(self.settings.model, classes=self.task.classes.channels, **options)
 
     def _build_training(self) -> None:
         s = self.settings

@@ -166,7 +166,7 @@ def check_words(settings: TrainSettings) -> None:
         raise ConfigError(f"--monitor loss: {settings.model} has a loss in training alone, where it draws boxes by the "
                           "truth. Use --monitor score.")  # fmt: skip
     with torch.device("meta"):  # built without memory or time
-        create_model(settings.model, classes=2, **parse_options(settings.options))
+        create_model(settings.model, classes=2, **filled_later(parse_options(settings.options)))
 
 
 def _module(settings: TrainSettings) -> Any:
@@ -231,6 +231,11 @@ def task_counts(task: Task, stats: Statistics) -> np.ndarray:
         things = task.source.is_thing
         counts, rest = counts[things], rest + int(counts[~things].sum())
     return np.append(counts, rest) if task.classes.nothing else counts
+
+
+def filled_later(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a net whose weights are filled in next: it must not ask for timm's, which may not be there."""
+    return {name: value for name, value in options.items() if name != "pretrained"}
 
 
 def model_options(settings: TrainSettings, dataset: DataSet, task: Task) -> dict[str, Any]:
