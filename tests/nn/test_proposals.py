@@ -81,6 +81,12 @@ def test_boxes_mostly_on_a_crowd_or_on_unknown_pixels_do_not_count():
     assert match(boxes, found, 0.5, 0.5).tolist() == [0, IGNORED, IGNORED, BACKGROUND, IGNORED, BACKGROUND, BACKGROUND]
 
 
+def test_what_lies_outside_the_image_makes_no_pixel_of_a_box_known():
+    found = objects(Segments(torch.full((1, *SIZE), UNKNOWN, dtype=torch.int8), []), (0, 1))
+    boxes = torch.tensor([[-200.0, -100, 20, 10], [10, 10, 500, 500]])
+    assert match(boxes, found, 0.7, 0.3).tolist() == [IGNORED, IGNORED]
+
+
 def test_an_object_below_a_crowd_stays_an_object():
     ids = torch.full((2, *SIZE), NOTHING, dtype=torch.int8)
     ids[0, 5:25, 10:30], ids[1, 0:40, 0:60] = 0, 1

@@ -22,7 +22,7 @@ from pixelwise.core.segments import BOX, MASK, Segments, look_up
 
 IGNORED = UNSAMPLED  # neither positive nor negative is never drawn
 PAIRS = 1 << 24  # overlaps held at once
-MOSTLY = 0.5  # share of a box
+MOSTLY = 0.5  # share of a box's pixels
 CPU = torch.device("cpu")
 
 
@@ -121,7 +121,8 @@ def _match(overlap: Tensor, high: float, low: float, best: Tensor | None) -> Ten
 
 
 def _mostly_ignored(boxes: Tensor, index: Tensor, found: Objects) -> Tensor:
-    """[P] bool: mostly on pixels to ignore; boxes matched to an object of which only the box is known are not."""
+    """[P] bool: what the image shows of a box is mostly to be ignored; boxes matched to an object of which only the box
+    is known are not."""
     if found.ignored is None:
         return torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     height, width = (n - 1 for n in found.ignored.shape)
@@ -129,7 +130,7 @@ def _mostly_ignored(boxes: Tensor, index: Tensor, found: Objects) -> Tensor:
     y0, y1 = (boxes[:, i].round().long().clamp(0, height) for i in (1, 3))
     table = found.ignored
     inside = table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    areas = (x1 - x0) * (y1 - y0)
     known = torch.cat([found.hollow, found.hollow.new_zeros(2)])[index]  # the marks index from the end
     return (inside > MOSTLY * areas) & ~known
 
