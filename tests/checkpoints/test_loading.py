@@ -142,6 +142,14 @@ def test_two_dialects_that_fit_equally_well_must_be_told_apart(tmp_path, monkeyp
         from_checkpoint(save(filled(), tmp_path / "a.pth"))
 
 
+def test_a_file_that_lacks_what_tells_the_options_is_refused(tmp_path, foreign):
+    part = as_foreign(filled())
+    del part["net.out.bias"]
+    torch.save(part, tmp_path / "a.pth")
+    with pytest.raises(ModelFileError, match=r"unet \(foreign\).*KeyError.*net\.out\.bias"):
+        from_checkpoint(tmp_path / "a.pth")
+
+
 def test_an_unknown_option_or_architecture_is_named(tmp_path, foreign):
     path = save(filled(), tmp_path / "a.pth")
     with pytest.raises(ConfigError, match="did you mean 'norm'"):

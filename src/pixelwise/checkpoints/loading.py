@@ -71,7 +71,7 @@ def from_checkpoint(path: str | Path, architecture: str | None = None, *, classe
         return load_model(path)
     tensors = read_checkpoint(path)
     found = recognise(tensors, str(path), dialects(architecture))
-    told = {**found.dialect.options(tensors), **options}
+    told = {**_options(found, tensors, path), **options}
     outputs = told.pop("classes")
     classes = classes or _classes(found, outputs, told.get("things"))
     if found.dialect.task == "panoptic" and _takes_things(found.architecture):
@@ -85,6 +85,18 @@ def from_checkpoint(path: str | Path, architecture: str | None = None, *, classe
     )  # fmt: skip
     _check_classes(card, str(path))
     return net.eval(), card
+
+
+def _options(found: Found, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    try:
+        return found.dialect.options(tensors)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}, read as {found}: {error}") from error
+    except (LookupError, ValueError) as error:  # a tensor is not there, or has another name or shape than known
+        raise ModelFileError(
+            f"{path}, read as {found}: its shapes do not tell the net's options ({type(error).__name__}: {error}). "
+            "The file holds a part of the net, or another one."
+        ) from error
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], left: tuple[str, ...], where: str, dialect: str,
