@@ -104,6 +104,11 @@ def test_numbers_that_cannot_be_are_refused(options):
         thin(**options)
 
 
+def test_things_alone_are_refused():
+    with pytest.raises(ConfigError, match=r"no stuff.*take mask_rcnn"):
+        create_model("panoptic_fpn", classes=4, things=[0, 1, 2, 3], **THIN)
+
+
 # -- learning ---------------------------------------------------------------------------------------------------------
 
 

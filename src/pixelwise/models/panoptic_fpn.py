@@ -103,6 +103,11 @@ def build(*, classes: int, things: Sequence[int] | None = None, branch: int = 12
         aligned=aligned, sampling=sampling, anchor=anchor, ratios=ratios, before_nms=before_nms, after_nms=after_nms,
         drawn_anchors=drawn_anchors, drawn_boxes=drawn_boxes, score=score, overlap=overlap, keep=keep,
     )  # fmt: skip
+    if len(net.things) == classes:
+        raise ConfigError(
+            f"Panoptic FPN: all {classes} classes are things, so there is no stuff for its semantic branch: take "
+            "mask_rcnn for them."
+        )
     levels = len(net.backbone.names) - 1  # all but the coarsest, which has no map of its own
     semantic = SemanticBranch(outputs=classes - len(net.things) + 1, width=width, branch=branch, levels=levels)
     merge = Merge("paint", overlap=free, score=confidence, stuff_area=stuff_area)
