@@ -307,6 +307,15 @@ def test_training_needs_truths():
         ({"frozen_norm": True}, "frozen_norm"),
         ({"things": [2, 1]}, "rising"),
         ({"things": [4]}, "things"),
+        ({"things": "ab"}, "things"),
+        ({"ratios": [1.0, 0.0]}, "ratios"),
+        ({"ratios": "a"}, "ratios"),
+        ({"channels": 0}, "channels is 0"),
+        ({"aligned": "yes"}, "aligned is 'yes'"),
+        ({"norm_eps": 0.0}, "frozen_norm=true only"),
+        ({"stride_in_1x1": True}, "bottlenecks"),
+        ({"encoder": "convnext_atto"}, "no batch norms"),
+        ({"encoder": "convnext_atto", "encoder_norm": "batch", "frozen_norm": True}, "no batch norm"),
     ],
 )
 def test_wrong_options_are_refused(options, says):

@@ -26,7 +26,7 @@ from pixelwise.core.regions import BACKGROUND, UNSAMPLED, Regions, Sampled
 from pixelwise.core.sample import Preprocessing
 from pixelwise.core.segments import Segments
 from pixelwise.core.sizes import SizeRule
-from pixelwise.errors import ConfigError
+from pixelwise.errors import ConfigError, ModelFileError
 from pixelwise.models import _detectron2
 
 PAPER = {"title": "Mask R-CNN", "year": 2017, "arxiv": "1703.06870"}
@@ -226,8 +226,13 @@ def build(*, classes: int, things: Sequence[int] | None = None, channels: int = 
     numbers = {"width": width, "box_width": box_width, "rpn_convs": rpn_convs, "anchor": anchor, "keep": keep,
                "before_nms": before_nms, "after_nms": after_nms, "drawn_anchors": drawn_anchors,
                "drawn_boxes": drawn_boxes}  # fmt: skip
-    _check(classes, numbers, {"box_convs": box_convs, "mask_convs": mask_convs, "sampling": sampling},
-           {"score": score, "overlap": overlap}, encoder_norm, frozen_norm)  # fmt: skip
+    _check({**numbers, "channels": channels}, {"box_convs": box_convs, "mask_convs": mask_convs, "sampling": sampling},
+           {"score": score, "overlap": overlap},
+           {"pretrained": pretrained, "frozen_norm": frozen_norm, "stride_in_1x1": stride_in_1x1, "spare": spare,
+            "aligned": aligned})  # fmt: skip
+    _check_norms(encoder_norm, frozen_norm, norm_eps)
+    if not isinstance(ratios, list | tuple) or not ratios or not all(_is_number(r) and r > 0 for r in ratios):
+        raise ConfigError(f"Mask R-CNN: ratios is {ratios!r}; it must be a list of numbers above 0.")
     labels = _things(classes, things)
     if keep > after_nms * len(labels):
         raise ConfigError(
@@ -237,6 +242,9 @@ def build(*, classes: int, things: Sequence[int] | None = None, channels: int = 
     if frozen_norm:
         frozen_batch_norm(body, norm_eps)
     if encoder_norm == "group":
+        if not any(isinstance(module, nn.BatchNorm2d) for module in body.modules()):
+            raise ConfigError(f"Mask R-CNN: {encoder} has no batch norms that encoder_norm='group' could replace: take "
+                              "encoder_norm=batch, which keeps its norms.")  # fmt: skip
         group_norms(body)
     if stride_in_1x1:
         move_stride(body.body)
@@ -252,7 +260,8 @@ def build(*, classes: int, things: Sequence[int] | None = None, channels: int = 
 def _things(classes: int, things: Sequence[int] | None) -> tuple[int, ...]:
     """The labels that are objects. Raises ConfigError where there is none, or one that is no label."""
     labels = tuple(range(classes - 1)) if things is None else tuple(things)
-    if not labels or list(labels) != sorted(set(labels)) or not 0 <= labels[0] <= labels[-1] < classes:
+    whole = all(isinstance(label, int) and not isinstance(label, bool) for label in labels)
+    if not labels or not whole or list(labels) != sorted(set(labels)) or not 0 <= labels[0] <= labels[-1] < classes:
         raise ConfigError(
             f"Mask R-CNN: things is {things!r} with {classes} classes; it must be rising labels below that, at least "
             "one. With things=None the last class is background, so there must be two."
@@ -260,20 +269,33 @@ def _things(classes: int, things: Sequence[int] | None) -> tuple[int, ...]:
     return labels
 
 
-def _check(classes: int, numbers: dict[str, int], counts: dict[str, int], shares: dict[str, float], encoder_norm: str,
-           frozen_norm: bool) -> None:  # fmt: skip
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check(numbers: dict[str, int], counts: dict[str, int], shares: dict[str, float], words: dict[str, bool]) -> None:
     """Raises ConfigError, naming it, for an option that is out of bounds."""
     for least, group in ((1, numbers), (0, counts)):
         for name, value in group.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"Mask R-CNN: {name} is {value!r}; it must be a whole number from {least} up.")
     for name, share in shares.items():
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        if not _is_number(share) or not 0 <= share <= 1:
             raise ConfigError(f"Mask R-CNN: {name} is {share!r}; it must be a number in 0..1.")
+    for name, word in words.items():
+        if not isinstance(word, bool):
+            raise ConfigError(f"Mask R-CNN: {name} is {word!r}; it can be true or false.")
+
+
+def _check_norms(encoder_norm: str, frozen_norm: bool, norm_eps: float | None) -> None:
+    """Raises ConfigError for options of the encoder's norms that do not go together."""
     if encoder_norm not in ("batch", "group"):
         raise ConfigError(f"Mask R-CNN: encoder_norm is {encoder_norm!r}; it can be batch, group.")
     if encoder_norm == "group" and frozen_norm:
         raise ConfigError("Mask R-CNN: frozen_norm keeps batch norms; it does not go with encoder_norm='group'.")
+    if norm_eps is not None and not (frozen_norm and _is_number(norm_eps) and norm_eps >= 0):
+        raise ConfigError(f"Mask R-CNN: norm_eps is {norm_eps!r}; it is that of frozen norms, a number from 0 up, and "
+                          "goes with frozen_norm=true only.")  # fmt: skip
 
 
 def _torchvision_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -281,10 +303,14 @@ def _torchvision_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     frozen = "backbone.body.bn1.num_batches_tracked" not in tensors
     stages = [name.split(".")[3] for name in tensors if name.startswith("backbone.body.layer3.")]
     deep = "backbone.body.layer1.0.conv3.weight" in tensors
-    encoder = {(True, 6): "resnet50", (True, 23): "resnet101", (False, 2): "resnet18", (False, 6): "resnet34"}
+    encoders = {(True, 6): "resnet50", (True, 23): "resnet101", (True, 36): "resnet152", (False, 2): "resnet18",
+                (False, 6): "resnet34"}  # fmt: skip
+    encoder = encoders.get((deep, len(set(stages))))
+    if encoder is None:
+        raise ModelFileError(f"its backbone is no ResNet of torchvision's: layer3 has {len(set(stages))} blocks.")
     return {
         "classes": len(tensors["roi_heads.box_predictor.cls_score.bias"]),
-        "encoder": encoder[deep, len(set(stages))],
+        "encoder": encoder,
         "width": len(tensors["roi_heads.mask_predictor.conv5_mask.bias"]),
         "norm": "batch" if "backbone.fpn.inner_blocks.0.1.weight" in tensors else "none",
         "rpn_convs": sum(bool(re.fullmatch(r"rpn\.head\.conv\.(\d\.0\.)?weight", name)) for name in tensors),

@@ -176,11 +176,14 @@ def frozen_batch_norm(module: nn.Module, eps: float | None = None) -> nn.Module:
     """Turns every batch norm into a fixed scale and shift, in place; returns the module.
 
     eps   of the fixed norms; None keeps each one's own. torchvision's published detectors have 0.
+    Raises ConfigError for a module without batch norms.
     """
     from timm.layers.norm_act import FrozenBatchNormAct2d, freeze_batch_norm_2d
     from torchvision.ops.misc import FrozenBatchNorm2d
 
     before = {name: m.eps for name, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    if not before:
+        raise ConfigError("There is no batch norm in this encoder to be frozen: leave frozen_norm out.")
     module = freeze_batch_norm_2d(module)
     for name, norm in module.named_modules():
         if isinstance(norm, FrozenBatchNorm2d | FrozenBatchNormAct2d):
@@ -190,10 +193,12 @@ def frozen_batch_norm(module: nn.Module, eps: float | None = None) -> nn.Module:
 
 def stride_in_1x1(body: nn.Module) -> nn.Module:
     """Moves the stride of ResNet bottlenecks from the 3x3 to the first 1x1 convolution, as He et al. 2015 (1512.03385)
-    and detectron2's R50 files have it; in place."""
+    and detectron2's R50 files have it; in place. Raises ConfigError for a net without bottlenecks."""
     from timm.models.resnet import Bottleneck
 
-    for block in body.modules():
-        if isinstance(block, Bottleneck):
-            block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
+    blocks = [block for block in body.modules() if isinstance(block, Bottleneck)]
+    if not blocks:
+        raise ConfigError("stride_in_1x1 is for ResNets of bottlenecks, from resnet50 on: leave it out.")
+    for block in blocks:
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
     return body
