@@ -205,6 +205,7 @@ def test_things_default_to_all_but_the_last():
 @pytest.mark.parametrize(("options", "message"), [
     ({"things": [2, 1]}, "rising labels"), ({"things": [5]}, r"0\.\.2"), ({"things": "all"}, "whole numbers"),
     ({"levels": 5}, "levels is 5"), ({"rates": [1, 2]}, "three numbers"), ({"nms": 4}, "odd"), ({"top_k": 0}, "top_k"),
+    ({"threshold": "a"}, "threshold is 'a'"), ({"nms": "3"}, "nms is '3'"), ({"top_k": 1.5}, "top_k is 1.5"),
     ({"threshold": 2}, "0..1"), ({"width": 0}, "width is 0"), ({"dropout": "much"}, "dropout"), ({"sigma": 0}, "sigma"),
     ({"spread": 2}, "spread"), ({"small_weight": -1}, "small_weight"), ({"unit": -1}, "unit is -1"),
     ({"momentum": -1}, "momentum"), ({"align_corners": 1}, "align_corners"),

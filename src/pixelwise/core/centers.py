@@ -40,8 +40,14 @@ class Grouping:
     stuff_area: int = 2048
 
     def __post_init__(self) -> None:
+        if isinstance(self.threshold, bool) or not isinstance(self.threshold, int | float):
+            raise ConfigError(f"threshold is {self.threshold!r}; it must be a number in 0..1.")
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"threshold is {self.threshold!r}; it must lie in 0..1.")
+        for name in ("nms", "top_k", "stuff_area"):
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise ConfigError(f"{name} is {number!r}; it must be a whole number.")
         if self.nms < 1 or self.nms % 2 == 0:
             raise ConfigError(f"nms is {self.nms!r}; it must be an odd number of pixels.")
         if self.top_k < 1 or self.stuff_area < 0:
