@@ -131,3 +131,8 @@ def test_two_thousand_windows_on_two_megapixels_cost_well_under_a_second() -> No
     assert time.process_time() - middle < 1.0
     np.testing.assert_array_equal(again.ids, segments.ids)
     assert codes[777] == coco_code(segments.ids[0].numpy() == 777)
+
+
+def test_runs_of_less_than_nothing_are_refused_by_their_length():
+    with pytest.raises(DataError, match="run-length code holds -30; expected lengths of runs"):
+        rle.decode({"size": [64, 80], "counts": [5150, -30]})

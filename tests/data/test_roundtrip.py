@@ -157,7 +157,7 @@ def test_what_a_format_can_hold_comes_back(kind: str, truths: list[Segments]) ->
 
 
 LOST = {  # a word of each sentence that must be there, for the truth below
-    "coco": ["Unknown pixels, now nothing: 5."],
+    "coco": ["Unknown pixels, now nothing: 5.", "Segments of stuff, now objects: 2."],
     "coco_panoptic": ["Pixels known to be nothing, now unknown: ", "Pixels of several segments", "stuff joined"],
     "yolo": ["Crowd regions, left out: 1.", "Unknown pixels, now nothing: 5.", "Segments of stuff, now objects: 2.",
              "Class ids on disk"],
@@ -296,3 +296,12 @@ def test_unannotated_images_are_left_out_and_counted(tmp_path: Path) -> None:
     done = convert(replace(data, splits=bare), "labelme", tmp_path / "out")
     assert done.written == {"train": 1}
     assert "Images without annotations, left out: 1." in done.lost
+
+
+@pytest.mark.parametrize("name", ["yolo", "labelme", "folder"])
+def test_splits_may_have_any_name(name: str, tmp_path: Path) -> None:
+    data = data_set(tmp_path, {"a": mixed(), "b": mixed()})
+    (group,) = {tuple(data)}
+    data = replace(data, splits={"field2": tuple(replace(record, split="field2") for record in group)})
+    convert(data, name, tmp_path / "out")
+    assert list(open_data(tmp_path / "out").splits) == ["field2"]

@@ -1,5 +1,6 @@
 """`predict_folder`: what is written, read back; bad files beside good ones; places that cannot be written."""
 
+import csv
 import json
 import os
 import subprocess
@@ -95,6 +96,25 @@ def test_instances_and_their_table(models, photos, tmp_path):
         for row in table:
             assert row["area"] == (ids == row["id"]).sum()
             assert row["class"] == "person"
+
+
+def test_tables_number_objects_as_maps_do(models, photos, tmp_path):
+    predict_folder(models["panoptic"], photos, tmp_path, device="cpu", save=["objects", "instances"], overlay=False)
+    with (tmp_path / "objects.csv").open(newline="") as file:
+        rows = {(row["image"], int(row["object"])): row for row in csv.DictReader(file)}
+    tables = {path: json.loads(path.read_text()) for path in (tmp_path / "instances").rglob("*.json")}
+    assert sum(map(len, tables.values())) > 0
+    for path, table in tables.items():
+        for told in table:
+            row = rows[path.relative_to(tmp_path / "instances").with_suffix("").as_posix(), told["id"]]
+            assert (row["class"], int(row["area"])) == (told["class"], told["area"])
+
+
+def test_what_is_lost_is_said_for_each_format(models, photos, tmp_path):
+    run = predict_folder(models["instance"], photos, tmp_path, device="cpu", save=["yolo", "labelme"], overlay=False)
+    assert {sentence.partition(":")[0] for sentence in run.lost} == {"yolo", "labelme"}
+    with pytest.raises(ConfigError, match="'panoptic' is for the task panoptic; this one is instance: choose another"):
+        predict_folder(models["instance"], photos, tmp_path, device="cpu", save=["panoptic"])
 
 
 def test_answers_in_the_formats_of_data_sets(models, photos, tmp_path):

@@ -115,7 +115,9 @@ def _read(rle: Mapping[str, Any]) -> tuple[np.ndarray, int, int]:
             f"run-length code {dict(rle)!s:.60} is malformed ({error}); expected 'size' [height, width] and 'counts', "
             "a text or a list of whole numbers."
         ) from None
-    if runs.sum() != height * width or (runs < 0).any():
+    if (runs < 0).any():
+        raise DataError(f"run-length code holds {runs.min()}; expected lengths of runs, 0 and up.")
+    if runs.sum() != height * width:
         got, expected = runs.sum(), height * width
         raise DataError(f"run-length code covers {got} pixels, its size {height}x{width} has {expected}.")
     return runs, height, width

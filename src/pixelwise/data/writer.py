@@ -91,7 +91,8 @@ class Writer:
 
     def held(self, segments: Segments) -> Segments:
         """The rows that the format can hold, those without pixels left out; counts all that it cannot."""
-        segments = segments.compact()
+        given, segments = len(segments), segments.compact()
+        self.lose("Objects without a pixel, left out", given - len(segments))
         keep = np.ones(len(segments), bool)
         if segments.kind is not None:
             weak = ~np.isin(segments.kind.numpy(), (MASK, BOX) if "boxes" in self.HOLDS else (MASK,))

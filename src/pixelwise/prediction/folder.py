@@ -70,13 +70,14 @@ def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[
     done: list[tuple[Path, tuple[Path, ...]]] = []
     try:
         for number, (job, future) in enumerate(ahead(lambda job: predictor.pixels(job.path), jobs, workers), 1):
-            reason = _failure(predictor, job, future, writers, done)
+            reason = _failure(predictor, job, future, list(writers.values()), done)
             if reason is not None:
                 failed.append((job.path, reason))
             if on_image is not None:
                 on_image(number, len(jobs), job.path)
     finally:  # also after Ctrl-C: what is done can be used
-        lost = [sentence for writer in (writers if done else ()) for sentence in writer.finish()]
+        finished = writers.items() if done else ()
+        lost = [f"{kind}: {sentence}" for kind, writer in finished for sentence in writer.finish()]
     return PredictionRun(tuple(done), tuple(failed), tuple(lost))
 
 

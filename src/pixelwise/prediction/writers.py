@@ -26,6 +26,7 @@ from pixelwise.core.types import Task
 from pixelwise.data.io import write_png
 from pixelwise.data.writer import Item, open_writer
 from pixelwise.data.writers.folder import MOST_IDS, ClassIds
+from pixelwise.data.writers.objects import numbers
 from pixelwise.errors import ConfigError, ImageError, nearest
 
 
@@ -89,8 +90,8 @@ class InstanceIds(Each):
 
     def write(self, answer: Answer) -> tuple[Path, ...]:
         segments = answer.segments
-        rows = np.flatnonzero(self.classes.is_thing[segments.labels.numpy()])
-        rows = rows[np.argsort(-segments.scores.numpy()[rows], kind="stable")]
+        order = np.argsort(numbers(segments, self.classes.is_thing))
+        rows = order[self.classes.is_thing[segments.labels.numpy()[order]]]
         if len(rows) > MOST_IDS:
             raise ImageError(answer.name, f"has {len(rows)} objects, more than a 16-bit PNG holds ({MOST_IDS}).")
         number = np.zeros(len(segments) + 2, np.uint16)
@@ -164,17 +165,19 @@ def usual(task: Task) -> tuple[str, ...]:
     return USUAL[task.name]
 
 
-def make_writers(kinds: Sequence[str], task: Task, out: Path) -> list[Writer]:
+def make_writers(kinds: Sequence[str], task: Task, out: Path) -> dict[str, Writer]:
     """The writers by name. Raises ConfigError for a name that is unknown or foreign to the task."""
-    chosen = dict.fromkeys(NAMES.get(kind, kind) for kind in kinds)
     known = (*KINDS, *NAMES, *registry.modules("writers"))
-    for kind in chosen:
+    for word in kinds:
+        kind = NAMES.get(word, word)
         if kind not in known:
             raise ConfigError(f"There is no kind of answer '{kind}' to save; {nearest(kind, known)}")
         if task.name not in TASKS.get(kind, (task.name,)):
             fitting = " or ".join(TASKS[kind])
-            raise ConfigError(f"'{kind}' is for models of the task {fitting}; this one's task is {task.name}.")
-    return [_make(kind, task.classes, out) for kind in chosen]
+            raise ConfigError(f"'{word}' is for the task {fitting}; this one is {task.name}: choose another by --task, "
+                              f"or leave '{word}' out.")  # fmt: skip
+    chosen = dict.fromkeys(NAMES.get(kind, kind) for kind in kinds)
+    return {kind: _make(kind, task.classes, out) for kind in chosen}
 
 
 def _make(kind: str, classes: Classes, out: Path) -> Writer:

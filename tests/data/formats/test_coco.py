@@ -342,6 +342,42 @@ def test_numbers_that_are_refused(make: Callable[..., Path], more: dict[str, Any
         only(data)
 
 
+def test_images_of_two_splits_may_have_one_name(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        picture(tmp_path / split / "1.png")
+        (tmp_path / f"{split}.json").write_text(json.dumps(table([note(1)])))
+    data = open_data(tmp_path)
+    assert [record.name for record in data] == ["train/1", "val/1"]
+    assert [data.read(record).truth.pixel_counts.tolist() for record in data] == [[100], [100]]
+
+
+def test_one_image_listed_twice_is_refused(make: Callable[..., Path]) -> None:
+    content = table([note(1)], images=2)
+    content["images"][1]["file_name"] = "1.png"
+    with pytest.raises(DataError, match="have the same name '1' in the split 'train'; list each image once"):
+        open_data(make(content))
+
+
+def test_images_may_be_named_from_the_root_of_the_disk(make: Callable[..., Path], tmp_path: Path) -> None:
+    content = table([note(1)], images=2)
+    content["images"][0]["file_name"] = str(tmp_path / "images/1.png")
+    data = open_data(make(content, images=2))
+    assert [(record.name, record.image) for record in data] == [
+        ("1", tmp_path / "images/1.png"), ("2", tmp_path / "images/2.png")]  # fmt: skip
+
+
+def test_nobody_is_told_to_remove_files_of_others(make: Callable[..., Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.png"
+    other.write_text("no image")
+    content = table([note(1)], images=2)
+    content["images"][0]["file_name"] = str(other)
+    root = make(content, images=2).rename(tmp_path.with_name(f"{tmp_path.name}-set"))
+    (tmp_path / "other.png").parent.mkdir()
+    other.write_text("no image")
+    told = {finding.code: finding.command for finding in examine(root).findings}
+    assert told["unreadable"] == ""
+
+
 def test_missing_images_can_be_skipped(make: Callable[..., Path]) -> None:
     data = open_data(make(table([note(1)], images=2)), missing="skip")
     assert [record.name for record in data] == ["1"]

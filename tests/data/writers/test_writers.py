@@ -98,7 +98,7 @@ def test_a_hole_makes_a_code_and_pieces_make_polygons(tmp_path: Path) -> None:
     assert [(c["id"], c["name"], c["isthing"]) for c in coco.cats.values()] == [
         (7, "road", 0), (26, "car", 1), (24, "person", 1)]  # fmt: skip
     assert coco.imgs[1] == {"id": 1, "file_name": "sub/a.jpg", "width": 24, "height": 16}
-    assert lost == ("Unknown pixels, now nothing: 45.",)
+    assert lost == ("Unknown pixels, now nothing: 45.", "Segments of stuff, now objects: 1.")
 
 
 def test_annotation_ids_are_keys_where_free(tmp_path: Path) -> None:
@@ -257,6 +257,7 @@ def test_tables_of_objects(tmp_path: Path) -> None:
         ("two words, and a comma", "road", "1.0", "0", "144"), ("two words, and a comma", "car", "0.5", "0", "45"),
         ("two words, and a comma", "car", "0.25", "0", "17"), ("two words, and a comma", "person", "1.0", "1", "16"),
     ]  # fmt: skip
+    assert [row["object"] for row in rows] == ["4", "2", "3", "1"]  # things by falling score, stuff behind them
     for row, mask in zip(rows, scene().masks.numpy()):
         ys, xs = np.nonzero(mask)
         assert (float(row["x"]), float(row["y"])) == (round(xs.mean() + 0.5, 2), round(ys.mean() + 0.5, 2))
@@ -268,6 +269,20 @@ def test_tables_of_objects(tmp_path: Path) -> None:
     assert [row[2:] for row in counts[:3]] == [
         ("road", "1", "144", "0.375"), ("car", "2", "62", "0.161458"), ("person", "1", "16", "0.041667")]  # fmt: skip
     assert [row[2:] for row in counts[3:]] == [(name, "0", "0", "0.0") for name in CLASSES.names]
+
+
+def test_objects_of_truth_keep_their_ids(tmp_path: Path) -> None:
+    truth = replace(scene(), keys=torch.tensor([0, 26001, 26002, 24]))
+    write("objects", tmp_path, [Item(name="a", segments=truth)])
+    with (tmp_path / "objects.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["object"] for row in csv.DictReader(file)] == ["0", "26001", "26002", "24"]
+
+
+def test_objects_without_a_pixel_are_said_to_be_left_out(tmp_path: Path) -> None:
+    segments = Segments.from_masks(np.array([[[1, 1]], [[0, 0]]], bool), [1, 1])
+    for name in ("coco", "yolo", "folder", "objects"):
+        lost = write(name, tmp_path / name, [Item(name="a", segments=segments)])
+        assert "Objects without a pixel, left out: 1." in lost
 
 
 def test_names_that_a_format_gives_a_meaning_are_refused(tmp_path: Path) -> None:

@@ -71,12 +71,12 @@ def data_set(root: Path, name: str, found: Found, reader: Instances | PanopticMa
              missing: str = "refuse") -> DataSet:  # fmt: skip
     """The data set of these records, split by files, by lists or by names. Raises DataError for two of one name."""
     records: dict[str, Record] = {}
-    for record in _records(found, missing):
+    for record in _apart(list(_records(found, missing))):
         other = records.setdefault(record.name, record)
         if other is not record:
             raise DataError(
-                f"{record.image} and {other.image} have the same name '{record.name}'; each image is listed once, in "
-                "one split."
+                f"{record.image} and {other.image} have the same name '{record.name}' in the split '{record.split}'; "
+                "list each image once, and rename images that differ in their ending alone."
             )
     names: dict[str, list[str]] = {}
     if len(found.parts) == 1 and found.parts[0].split is None:
@@ -104,6 +104,14 @@ def data_set(root: Path, name: str, found: Found, reader: Instances | PanopticMa
         unpaired=tuple(found.unpaired),
         faults=tuple(found.faults),
     )
+
+
+def _apart(records: list[Record]) -> list[Record]:
+    """The same; where files of two splits have one name, all names begin with their split: train/a and val/a."""
+    splits: dict[str, str] = {}
+    if all(splits.setdefault(record.name, record.split) == record.split for record in records):
+        return records
+    return [replace(record, name=f"{record.split}/{record.name}") for record in records]
 
 
 def _split(root: Path, records: dict[str, Record], found: Found, seed: int) -> dict[str, list[str]]:

@@ -107,11 +107,10 @@ def find_pictures(images: Sequence[Listed], part: Part, root: Path) -> Pictures:
         path = next((base / image.file_name for base in tried if (base / image.file_name).is_file()), None)
         found.paths.append(path)
         if path is not None:
-            base = path.parents[len(PurePosixPath(image.file_name).parts) - 1]
             found.folders.add(path.parent)
-            if tried and base != tried[0] and base in tried:
-                tried.remove(base)
-                tried.insert(0, base)
+            base = next(base for base in tried if base / image.file_name == path)
+            tried.remove(base)
+            tried.insert(0, base)
     if not found.folders:
         looked = ", ".join(str(base) for base in tried[:6])
         raise DataError(

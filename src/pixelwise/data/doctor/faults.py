@@ -84,6 +84,7 @@ class Faults:
         words = {"root": str(self.root), "table": str(self.root / self.table), "aside": f"{self.root}-aside",
                  "file": str(self.root / files[0][0]) if files else ""}  # fmt: skip
         words |= self._words[code]
+        inside = not (files and Path(files[0][0]).is_absolute())  # nobody is told to remove what is not the data set's
         return Finding(
             kind.severity,
             code,
@@ -91,7 +92,7 @@ class Faults:
             files=tuple(name for name, _ in files),
             count=len(rows),
             remedy=kind.remedy.format(**words),
-            command=kind.command.format(**{key: shlex.quote(word) for key, word in words.items()}),
+            command=kind.command.format(**{key: shlex.quote(word) for key, word in words.items()}) if inside else "",
             details=tuple(detail for _, detail in files),
         )
 

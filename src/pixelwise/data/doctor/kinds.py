@@ -236,7 +236,7 @@ KINDS = {
         "note",
         "a split is missing",
         "{n} splits are missing",
-        "Write {root}/splits/val.txt, one name a line, and take these names out of train.txt.",
+        "Write {root}/splits/train.txt and val.txt, one name a line, each name in one of them.",
     ),
     "duplicate": Kind(
         "note",

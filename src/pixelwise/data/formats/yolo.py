@@ -102,7 +102,7 @@ def _tables(root: Path) -> list[Path]:
     found = []
     for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
         text = path.read_text(encoding="utf-8", errors="replace")
-        if "names:" in text and any(f"{split}:" in text for split in SPLITS):
+        if "names:" in text and (any(f"{split}:" in text for split in SPLITS) or ": images/" in text):
             found.append(path)
     return found
 
@@ -123,7 +123,8 @@ def open(root: Path, *, table: str | None = None, channels: int | None = None,
     path, content = _read_table(root, table)
     classes = _classes(path, content)
     notes: list[str] = []
-    splits = {split: tuple(_records(root, path, content, split, notes)) for split in SPLITS if content.get(split)}
+    words = (*SPLITS, *(word for word in content if word not in SPLITS and str(content[word]).startswith("images/")))
+    splits = {split: tuple(_records(root, path, content, split, notes)) for split in words if content.get(split)}
     splits = {split: records for split, records in splits.items() if records}
     records = [r for group in splits.values() for r in group]
     if not records:

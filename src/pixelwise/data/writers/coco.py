@@ -84,6 +84,7 @@ class Writer(writer.Writer):
         image_id = self.tables.image(item, f"{self.inner(item)}{item.ending}")
         rows = self.tables.annotations[item.split]
         areas, boxes = segments.areas.tolist(), segments.boxes.tolist()
+        self.lose("Segments of stuff, now objects", int((~self.classes.is_thing[segments.labels.numpy()]).sum()))
         for row, (window, crop) in enumerate(zip(*segments.windows())):
             x0, y0, x1, y1 = boxes[row]
             crowd, score = bool(segments.crowd[row]), float(segments.scores[row])

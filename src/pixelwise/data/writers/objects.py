@@ -10,6 +10,7 @@ import numpy as np
 
 from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
+from pixelwise.core.segments import Segments
 from pixelwise.data import writer
 from pixelwise.data.writer import Item
 
@@ -18,11 +19,21 @@ BESIDE = True  # whether answers stand beside those of other kinds, rather than 
 COLUMNS = ("split", "image", "object", "class", "score", "crowd", "area", "x", "y", "x0", "y0", "x1", "y1")
 
 
+def numbers(segments: Segments, is_thing: np.ndarray) -> np.ndarray:
+    """[N] the number of each segment of an answer within its image: 1, 2, ... by falling score, stuff behind things."""
+    thing = is_thing[segments.labels.numpy()]
+    order = np.lexsort((np.arange(len(thing)), -segments.scores.numpy(), ~thing))
+    found = np.empty(len(order), np.int64)
+    found[order] = np.arange(1, len(order) + 1)
+    return found
+
+
 class Writer(writer.Writer):
     """Writes objects.csv and counts.csv.
 
-    objects.csv  one row per segment: its number within the image, class, score 0..1, area in pixels, centroid x y (the
-                 mean of its pixels' middles), box x0 y0 x1 y1 in pixel edges from the upper left corner; y grows down
+    objects.csv  one row per segment: its number within the image (of truth: its id on disk; of an answer: its id in the
+                 map of instances), class, score 0..1, area in pixels, centroid x y (the mean of its pixels' middles),
+                 box x0 y0 x1 y1 in pixel edges from the upper left corner; y grows down
     counts.csv   one row per image and class, 0 too: how many objects, the pixels that they cover (those of several
                  objects once), and the share of the image
 
@@ -40,12 +51,14 @@ class Writer(writer.Writer):
         segments = self.held(item.segments)
         labels, scores = segments.labels.tolist(), segments.scores.tolist()
         areas, crowd = segments.pixel_counts.tolist(), segments.crowd.int().tolist()
+        own = numbers(segments, self.classes.is_thing) if segments.keys is None else segments.keys
+        number = own.tolist()
         for row, ((x0, y0, x1, y1), crop) in enumerate(zip(*segments.windows())):
             ys, xs = np.nonzero(crop)
             x, y = round(xs.mean() + x0 + 0.5, 2), round(ys.mean() + y0 + 0.5, 2)
             name = self.classes.names[labels[row]]
-            self.rows.append(_line(item.split, item.name, row + 1, name, round(scores[row], 4), crowd[row], areas[row],
-                                   x, y, x0, y0, x1, y1))  # fmt: skip
+            self.rows.append(_line(item.split, item.name, number[row], name, round(scores[row], 4), crowd[row],
+                                   areas[row], x, y, x0, y0, x1, y1))  # fmt: skip
         height, width = segments.size
         for label, name in enumerate(self.classes.names):
             mine = segments.labels == label
