@@ -75,10 +75,17 @@ def answer(net, original):
 
 
 def check_objects(output, boxes, areas):
-    assert output.labels[0].tolist() == WANTED["labels"]
-    assert torch.allclose(output.scores[0], torch.tensor(WANTED["scores"]), atol=2e-4)
-    assert (output.original_boxes(0) - torch.tensor(boxes)).abs().max() < 0.02
-    found = [int(crop.sum()) for crop in output.candidates(0).crops[: len(areas)]]
+    """Objects whose scores are equal to the last bits may come in another order."""
+    theirs, ours = torch.tensor(boxes), output.original_boxes(0)
+    distance = (theirs[:, None] - ours).abs().amax(2)  # [N, N]
+    nearest = distance.min(1)
+    assert nearest.values.max() < 0.02
+    row = nearest.indices
+    assert sorted(row.tolist()) == list(range(len(ours)))
+    assert output.labels[0][row].tolist() == WANTED["labels"]
+    assert torch.allclose(output.scores[0][row], torch.tensor(WANTED["scores"]), atol=2e-4)
+    crops = output.candidates(0).crops
+    found = [int(crops[i].sum()) for i in row[: len(areas)].tolist()]
     assert np.allclose(found, areas, atol=2, rtol=0.02)
     assert np.mean(np.array(found) == areas) > 0.8
 

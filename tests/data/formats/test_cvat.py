@@ -188,5 +188,5 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 
 def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:
     data = open_data(make(tmp_path, image("a.png", square("car", 0, 0, 2, 2), size=(20, 10))))
-    with pytest.raises(DataError, match=r"annotations\.xml: the mask is 10 x 20 pixels, its image"):
+    with pytest.raises(DataError, match=r"annotations\.xml: the annotation is 10 x 20 pixels, its image"):
         truth(data)
