@@ -98,23 +98,26 @@ def test_instances_and_their_table(models, photos, tmp_path):
             assert row["class"] == "person"
 
 
-def test_tables_number_objects_as_maps_do(models, photos, tmp_path):
-    predict_folder(models["panoptic"], photos, tmp_path, device="cpu", save=["objects", "instances"], overlay=False)
-    with (tmp_path / "objects.csv").open(newline="") as file:
+def test_tables_number_objects_as_maps_do(write_model, photos, tmp_path):
+    classes = Classes(names=["road", "person", "sky"], things=["road", "sky"])
+    model = write_model(tmp_path / "m.safetensors", task="panoptic", classes=classes, thresholds={"score": 0.0})
+    predict_folder(model, photos, tmp_path / "out", device="cpu", save=["objects", "instances"], overlay=False)
+    with (tmp_path / "out/objects.csv").open(newline="") as file:
         rows = {(row["image"], int(row["object"])): row for row in csv.DictReader(file)}
-    tables = {path: json.loads(path.read_text()) for path in (tmp_path / "instances").rglob("*.json")}
+    tables = {path: json.loads(path.read_text()) for path in (tmp_path / "out/instances").rglob("*.json")}
     assert sum(map(len, tables.values())) > 0
     for path, table in tables.items():
         for told in table:
-            row = rows[path.relative_to(tmp_path / "instances").with_suffix("").as_posix(), told["id"]]
+            row = rows[path.relative_to(tmp_path / "out/instances").with_suffix("").as_posix(), told["id"]]
             assert (row["class"], int(row["area"])) == (told["class"], told["area"])
 
 
 def test_what_is_lost_is_said_for_each_format(models, photos, tmp_path):
-    run = predict_folder(models["instance"], photos, tmp_path, device="cpu", save=["yolo", "labelme"], overlay=False)
+    out = tmp_path / "out"
+    run = predict_folder(models["instance"], photos, out, device="cpu", save=["yolo", "labelme"], overlay=False)
     assert {sentence.partition(":")[0] for sentence in run.lost} == {"yolo", "labelme"}
     with pytest.raises(ConfigError, match="'panoptic' is for the task panoptic; this one is instance: choose another"):
-        predict_folder(models["instance"], photos, tmp_path, device="cpu", save=["panoptic"])
+        predict_folder(models["instance"], photos, tmp_path / "out", device="cpu", save=["panoptic"])
 
 
 def test_answers_in_the_formats_of_data_sets(models, photos, tmp_path):
@@ -222,7 +225,7 @@ def test_disk_full_stops_with_advice(models, photos, tmp_path):
 
 @pytest.mark.parametrize(("task", "save", "said"), [
     ("semantic", ["clases"], "did you mean 'classes'"),
-    ("semantic", ["panoptic"], "for models of the task panoptic"),
+    ("semantic", ["panoptic"], "is for the task panoptic; this one is semantic"),
     ("semantic", ["instances"], "instance or panoptic"),
 ])  # fmt: skip
 def test_kinds_that_cannot_be(models, photos, tmp_path, task, save, said):
