@@ -57,6 +57,13 @@ def test_one_net_answers_every_task(tmp_path, write_model, trained):
     assert torch.equal(found.row_map() >= 0, whole.class_map() == 2)
 
 
+def test_thresholds_go_with_the_net_to_another_task(tmp_path, write_model):
+    path = write_model(tmp_path / "m.safetensors", task="panoptic", thresholds={"score": 0.2, "min_area": 7})
+    other = load(path, "cpu", task="instance")
+    assert (other.task.score, other.task.min_area) == (0.2, 7)
+    assert "score 0.2 (chosen on validation)" in other.thresholds
+
+
 def test_a_net_of_instances_does_not_know_stuff(models):
     with pytest.raises(ConfigError, match=r"trained for instances, on person alone.*panoptic"):
         load(models["instance"], "cpu", task="panoptic")

@@ -86,7 +86,7 @@ class Predictor:
         """What is too unsure or too small to be answered, and who said so; "" for a task without thresholds."""
         if not isinstance(self.task, Instance | Panoptic):
             return ""
-        chosen = self.card.thresholds if self.task.name == self.card.task else {}
+        chosen = {} if self.card.task == "semantic" else self.card.thresholds
         found = {"score": self.task.score, "min_area": self.task.min_area}
         said = [f"{name} {value:g}{' (chosen on validation)' if chosen.get(name) == value else ''}"
                 for name, value in found.items() if value is not None]  # fmt: skip
@@ -139,6 +139,7 @@ def task_of(card: ModelCard, path: str | Path) -> Task:
 def other_task(trained: Task, name: str) -> Task:
     """The task of that name for a net that was trained for another: outputs are read, whatever they were trained for.
 
+    What was chosen on validation to leave out of panoptic maps is left out of the instances too, and the reverse.
     Raises ConfigError for an unknown name, for instances of classes that are no things, and for a net that was trained
     on the things alone where there is stuff to answer.
     """
@@ -147,7 +148,10 @@ def other_task(trained: Task, name: str) -> Task:
     if isinstance(trained, Instance) and len(trained.source) > len(trained.classes):
         raise ConfigError(f"The model was trained for instances, on {', '.join(trained.classes.names)} alone: it does "
                           f"not know the stuff that the task {name} asks for.")  # fmt: skip
-    options = {"whole": True} if name == "instance" else {}
+    options: dict[str, Any] = {"whole": True} if name == "instance" else {}
+    if name != "semantic" and isinstance(trained, Instance | Panoptic):
+        options["min_area"] = trained.min_area
+        options |= {} if trained.score is None else {"score": trained.score}
     return make_task(name, trained.classes, **options)
 
 
