@@ -38,7 +38,7 @@ RECIPE = {
     "--task": "instance",
     "--dataset.percentiles": "1 99.8",
     "--crop": "256",
-    "--batch-size": "8",
+    "--batch-size": "4",
     "--lr": "0.002",
     "--transforms.scale": "0.7 1.4",
     "--transforms.vertical-flip": "0.5",
