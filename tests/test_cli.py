@@ -138,7 +138,8 @@ def test_convert_says_what_was_written_and_lost(tmp_path, capsys):
     told = capsys.readouterr()
     assert told.out.splitlines() == [
         "train: 2 images", f"4 segments written as coco, images linked: {tmp_path / 'out'}",
-        "lost: Unknown pixels, now nothing: 32.", "lost: Ids on disk that were taken or below 1, numbered anew: 4.",
+        "lost: Unknown pixels, now nothing: 32.", "lost: Segments of stuff, now objects: 2.",
+        "lost: Ids on disk that were taken or below 1, numbered anew: 4.",
     ]  # fmt: skip
     assert "holds files already" in told.err
     assert (tmp_path / "out/train/a.png").is_symlink()
