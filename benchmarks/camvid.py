@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 import sys
-import time
-from datetime import date
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+import measuring
+from measuring import RESULTS
+
 RECIPE = {
     "--model": "unet-folded",
     "--loss": "ce+dice",
@@ -33,41 +31,23 @@ RECIPE = {
 }
 
 
-def run(*words: str) -> None:
-    print("$ " + " ".join(words), flush=True)
-    subprocess.run([sys.executable, "-m", *words], check=True)
-
-
 def measure(data: Path, out: Path, minutes: float, name: str, model: str | None, extra: list[str]) -> None:
     """Train, evaluate once plainly and once with the mirrored image, write one JSON file."""
-    if out.exists():
-        shutil.rmtree(out)
     recipe = {**RECIPE, **({"--model": model} if model else {})}
     recipe = {key: value for key, value in recipe.items() if key not in extra}
     words = [part for key, value in recipe.items() for part in (key, *value.split())] + extra
-    begin = time.monotonic()
-    run("pixelwise", "train", str(data), "--out", str(out), "--minutes", f"{minutes:g}", *words)
-    spent = (time.monotonic() - begin) / 60
-    scores = {}
-    model_file = str(out / "model.safetensors")
-    for label, tta in (("plain", []), ("mirrored", ["--tta", "flip"])):
-        folder = out / f"test-{label}"
-        run("pixelwise", "evaluate", model_file, str(data), "--split", "test", "--out", str(folder), *tta)
-        scores[label] = json.loads((folder / "scores.json").read_text())
-        del scores[label]["per_image"], scores[label]["model"], scores[label]["data"]  # of this machine, and long
-    about = json.loads((out / "run.json").read_text())
-    result = {
-        "name": name,
-        "date": date.today().isoformat(),
-        "machine": about["machine"],
-        "minutes": round(spent, 1),
-        "command": " ".join(["pixelwise train DATA --minutes", f"{minutes:g}", *words]),
-        "git": about["git"],
-        "versions": about["versions"],
-        "scores": scores,
+    spent = measuring.train(data, out, minutes, words)
+    model_file = out / "model.safetensors"
+    scores = {
+        label: measuring.scores(model_file, data, out / f"test-{label}", "--split", "test", *tta)
+        for label, tta in (("plain", []), ("mirrored", ["--tta", "flip"]))
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"camvid-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    command = " ".join(["pixelwise train DATA --minutes", f"{minutes:g}", *words])
+    measuring.write(f"camvid-{name}", out, spent, command, scores)
+
+
+def _name(row: dict[str, object]) -> str:
+    return str(row["name"]).removeprefix("camvid-")
 
 
 def table() -> None:
@@ -80,7 +60,7 @@ def table() -> None:
     for row in rows:
         plain, mirrored = (row["scores"][k]["metrics"] for k in ("plain", "mirrored"))
         percents = [f"{100 * v:.1f}" for v in (plain["miou"], mirrored["miou"], mirrored["pixel_accuracy"])]
-        cells = [row["name"], f"{row['minutes']}", *percents, row["machine"], row["date"], f"`{row['command']}`"]
+        cells = [_name(row), f"{row['minutes']}", *percents, row["machine"], row["date"], f"`{row['command']}`"]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "IoU per class, mirrored:", ""]
     if rows:
@@ -88,7 +68,7 @@ def table() -> None:
         lines += ["| run | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
         for row in rows:
             values = [f"{100 * v:.1f}" if v is not None else "-" for v in row["scores"]["mirrored"]["metrics"]["iou"]]
-            lines.append(f"| {row['name']} | " + " | ".join(values) + " |")
+            lines.append(f"| {_name(row)} | " + " | ".join(values) + " |")
     (RESULTS / "camvid.md").write_text("\n".join(lines) + "\n")
     print(RESULTS / "camvid.md")
 
@@ -101,10 +81,7 @@ def main() -> None:
     parser.add_argument("--name", default="unet", help="of the result's file")
     parser.add_argument("--out", type=Path, help="run folder; runs/camvid-NAME by default")
     parser.add_argument("--table", action="store_true", help="only write results/camvid.md")
-    words, extra = (sys.argv[1:], [])
-    if "--" in words:
-        at = words.index("--")
-        words, extra = words[:at], words[at + 1 :]
+    words, extra = measuring.split_words(sys.argv[1:])
     options = parser.parse_args(words)
     if not options.table:
         if options.data is None:

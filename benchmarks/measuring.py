@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -82,6 +83,46 @@ def table(prefix: str, title: str, columns: Mapping[str, Callable[[Mapping[str, 
     path = RESULTS / f"{prefix}.md"
     path.write_text("\n".join(lines) + "\n")
     print(path)
+
+
+def benchmark(about: str, prefix: str, *, recipe: Mapping[str, str], model: str, minutes: float, every: int, test: str,
+              title: str, columns: Mapping[str, Callable[[Mapping[str, Any]], float | None]]) -> None:  # fmt: skip
+    """The command line of a benchmark: trains with a part of the images held out, scores `test` once, writes the table.
+
+    about   the script's docstring, shown by --help
+    every   each so many-th training image is held out
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?", help="the data set in the plain layout")
+    parser.add_argument("--model", default=model)
+    parser.add_argument("--minutes", type=float, default=minutes)
+    parser.add_argument("--name", help="of the result's file; the model's by default")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for the run")
+    parser.add_argument("--table", action="store_true", help=f"only write results/{prefix}.md")
+    words, extra = split_words(sys.argv[1:])
+    options = parser.parse_args(words)
+    if not options.table:
+        if options.data is None:
+            parser.error("DATA is missing: the folder of the data set")
+        name = f"{prefix}-{options.name or options.model}"
+        data = hold_out(options.data, options.runs / f"{name}-data", every=every, test=test)
+        flat = [part for key, value in recipe.items() if key not in extra for part in (key, *value.split())]
+        flat = ["--model", options.model, *flat, *extra]
+        out = options.runs / name
+        spent = train(data, out, options.minutes, flat)
+        found = scores(out / "model.safetensors", data, out / "test", "--split", "test")
+        write(name, out, spent, " ".join(["pixelwise train DATA --minutes", f"{options.minutes:g}", *flat]), found)
+    table(prefix, title, columns)
+
+
+def metric(key: str, row: int | None = None) -> Callable[[Mapping[str, Any]], float | None]:
+    """Reads a metric from the scores of a result, or one row of those by class."""
+
+    def read(found: Mapping[str, Any]) -> float | None:
+        value = found["metrics"].get(key)
+        return value if row is None else value[row]
+
+    return read
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
