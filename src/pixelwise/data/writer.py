@@ -7,6 +7,7 @@ written.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -38,7 +39,7 @@ class Item:
     ending: str = ".png"
 
 
-class Writer:
+class Writer(ABC):
     """The base of all formats: counts what is lost and leaves it out.
 
     HOLDS says what the format has a word for, of
@@ -57,9 +58,9 @@ class Writer:
         self.lost: dict[str, int] = {}
         self._taken: dict[str, str] = {}
 
+    @abstractmethod
     def write(self, item: Item) -> tuple[Path, ...]:
         """Writes what belongs to this image alone; returns the files."""
-        raise NotImplementedError
 
     def finish(self) -> tuple[str, ...]:
         """Writes what covers all images; returns what was lost, a sentence each with its count."""

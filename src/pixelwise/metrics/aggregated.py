@@ -7,6 +7,7 @@ prediction that lies for more than half on unknown pixels and on crowd of its cl
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from pixelwise.metrics.meetings import Meetings, meet
 EPSILON = 1e-6  # in the union by which pairs are ranked, as the method's own code has it: it decides between equal IoU
 
 
-class _PerImage:
+class _PerImage(ABC):
     """Rows [R, K] of numbers for each image, joined in no order: sums are exact whatever it is."""
 
     def __init__(self, classes: Classes | int) -> None:
@@ -46,8 +47,9 @@ class _PerImage:
                               f"{type(other).__name__} of {other.num_classes} classes.")  # fmt: skip
         self.images = self.images + other.images
 
+    @abstractmethod
     def _count(self, seen: Meetings) -> np.ndarray:
-        raise NotImplementedError
+        """The rows [R, K] of one image."""
 
     def _by_class(self, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """[K] float64 sums."""

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pixelwise.data import look
+from pixelwise.data.assembly import check_missing, make_data_set
 from pixelwise.data.coco.files import Part, Pictures, find_parts, find_pictures, own_split, record_name, unlisted
 from pixelwise.data.coco.index import Index, Table, index
 from pixelwise.data.coco.readers import Instances, PanopticMaps
 from pixelwise.data.dataset import DataSet, Fault, Record
 from pixelwise.data.layout import Files, Layout, find_lists, split_files
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import DataError
 
 
 @dataclass
@@ -37,8 +37,7 @@ class Found:
 
 def find(root: Path, *, panoptic: bool, annotations: str | None, missing: str) -> Found:
     """Indexes the files of a root and looks for their images. Raises DataError where there is none."""
-    if missing not in ("refuse", "skip"):
-        raise ConfigError(f"missing is 'refuse' or 'skip', got {missing!r}.")
+    check_missing(missing)
     parts = find_parts(root, panoptic=panoptic) if annotations is None else [_named(root, annotations, panoptic)]
     if not parts:
         what = "panoptic JSON beside a folder of its name" if panoptic else "JSON of COCO's"
@@ -88,22 +87,9 @@ def data_set(root: Path, name: str, found: Found, reader: Instances | PanopticMa
     splits = {}
     for split, members in sorted(names.items(), key=lambda item: (order.get(item[0], 9), item[0])):
         splits[split] = tuple(replace(records[member], split=split) for member in members)
-    images = [record.image for group in splits.values() for record in group]
-    pictures = look.look_at_images(images, found.notes, reader.max_pixels)
-    return DataSet(
-        root=root,
-        format=name,
-        classes=reader.classes,
-        splits=splits,
-        reader=reader,
-        notes=tuple(found.notes),
-        channels=pictures.channels,
-        dtype=pictures.dtype,
-        max_pixels=reader.max_pixels,
-        default_task=task,
-        unpaired=tuple(found.unpaired),
-        faults=tuple(found.faults),
-    )
+    return make_data_set(root, name, splits, reader, found.notes, classes=reader.classes, task=task,
+                         max_pixels=reader.max_pixels, unpaired=tuple(found.unpaired),
+                         faults=tuple(found.faults))  # fmt: skip
 
 
 def _apart(records: list[Record]) -> list[Record]:

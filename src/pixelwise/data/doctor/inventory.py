@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from pixelwise.core import registry
+from pixelwise.data.assembly import check_missing
 from pixelwise.data.dataset import DataSet, Record, open_data, open_leniently, recognise
 from pixelwise.data.doctor.contents import diagnose_record
 from pixelwise.data.doctor.faults import Faults
@@ -18,7 +19,7 @@ from pixelwise.data.io import MAX_PIXELS
 from pixelwise.data.layout import Files, Layout, gather, split_files
 from pixelwise.data.look import some
 from pixelwise.data.table import find_table, read_table
-from pixelwise.errors import ConfigError, DataError, PixelwiseError
+from pixelwise.errors import DataError, PixelwiseError
 
 TOLD = (  # notes of the readers of which a finding says more
     "are left out, the first",
@@ -71,8 +72,7 @@ def take_inventory(root: Path, format: str | None, faults: Faults, options: Mapp
 def _refused(unpaired: Iterable[Path], options: Mapping[str, Any]) -> Iterable[Path]:
     """Images without a mask, unless they are to be skipped. Raises ConfigError for another word."""
     missing = options.get("missing", "refuse")
-    if missing not in ("refuse", "skip"):
-        raise ConfigError(f"missing is 'refuse' or 'skip', got {missing!r}.")
+    check_missing(missing)
     return unpaired if missing == "refuse" else ()
 
 

@@ -20,10 +20,10 @@ from typing import Literal
 from pixelwise.core.classes import Classes
 from pixelwise.core.panoptic_truth import Decisions
 from pixelwise.core.segments import Segments
-from pixelwise.data import look
+from pixelwise.data.assembly import make_data_set
 from pixelwise.data.coco.index import Index, index
 from pixelwise.data.coco.readers import PanopticMaps
-from pixelwise.data.dataset import DataSet, Reader, Record
+from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.formats.folder import paired
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.data.layout import SPLIT_NAMES, Files
@@ -131,34 +131,12 @@ def open(
         max_pixels=max_pixels,
     )
     task = "panoptic" if files.instances else "semantic"
-    return _data_set(root, CLASSES, splits, unpaired, reader, files, task, max_pixels)
+    return make_data_set(root, "cityscapes", _in_order(splits), reader, files.notes, classes=CLASSES, task=task,
+                         max_pixels=max_pixels, unpaired=tuple(unpaired))  # fmt: skip
 
 
-def _data_set(
-    root: Path,
-    classes: Classes,
-    splits: dict[str, tuple[Record, ...]],
-    unpaired: list[Path],
-    reader: Reader,
-    files: Files,
-    task: str,
-    max_pixels: int,
-) -> DataSet:
-    pictures = look.look_at_images([r.image for group in splits.values() for r in group], files.notes, max_pixels)
-    order = ("train", "val", "test")
-    return DataSet(
-        root=root,
-        format="cityscapes",
-        classes=classes,
-        splits={split: splits[split] for split in order if split in splits},
-        reader=reader,
-        notes=tuple(files.notes),
-        channels=pictures.channels,
-        dtype=pictures.dtype,
-        max_pixels=max_pixels,
-        unpaired=tuple(unpaired),
-        default_task=task,
-    )
+def _in_order(splits: dict[str, tuple[Record, ...]]) -> dict[str, tuple[Record, ...]]:
+    return {split: splits[split] for split in ("train", "val", "test") if split in splits}
 
 
 def _panoptic_files(root: Path) -> list[Path]:
@@ -188,7 +166,8 @@ def _panoptic(
               for split, group in splits.items()}  # fmt: skip
     classes = _told_classes(indexes)
     reader = PanopticMaps(tables=tuple(i.table for i in indexes), classes=classes, max_pixels=max_pixels)
-    return replace(_data_set(root, classes, splits, unpaired, reader, files, "panoptic", max_pixels), faults=faults)
+    return make_data_set(root, "cityscapes", _in_order(splits), reader, files.notes, classes=classes, task="panoptic",
+                         max_pixels=max_pixels, unpaired=tuple(unpaired), faults=faults)  # fmt: skip
 
 
 def _maps(i: Index) -> Iterator[tuple[int, Path]]:

@@ -19,10 +19,10 @@ import numpy as np
 
 from pixelwise.core.classes import Classes
 from pixelwise.core.polygons import Window
-from pixelwise.data import look
+from pixelwise.data.assembly import check_missing, make_data_set, split_entries
 from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.io import MAX_PIXELS
-from pixelwise.data.layout import SPLIT_NAMES, Files, Layout, index, split_files
+from pixelwise.data.layout import SPLIT_NAMES, Files, index
 from pixelwise.data.pieces import Drawing, Row, ShapeReader, turned
 from pixelwise.errors import ConfigError, DataError, nearest
 
@@ -249,8 +249,7 @@ def open(root: Path, *, hidden: Literal["cut", "keep"] = "cut", channels: int | 
     Raises DataError for what does not fit, naming the file.
     """
     root = Path(root)
-    if missing not in ("refuse", "skip"):
-        raise ConfigError(f"missing is 'refuse' or 'skip', got {missing!r}.")
+    check_missing(missing)
     if hidden not in ("cut", "keep"):
         raise ConfigError(f"hidden is 'cut' or 'keep', got {hidden!r}.")
     paths = _documents(root)
@@ -263,23 +262,10 @@ def open(root: Path, *, hidden: Literal["cut", "keep"] = "cut", channels: int | 
     flat = sum(document.flat for document in documents)
     if flat:
         files.notes.append(f"{flat} lines, points, cuboids and skeletons have no area and are left out.")
-    splits = {
-        split: tuple(Record(name, files.images[name], split=split, entry=entries[name]) for name in members)
-        for split, members in split_files(root, Layout(), files, seed).items()
-    }
-    pictures = look.look_at_images([r.image for group in splits.values() for r in group], files.notes, max_pixels)
-    return DataSet(
-        root=root,
-        format="cvat",
-        classes=classes,
-        splits=splits,
-        reader=ImageElements(files=tuple(paths), places=places, classes=classes, hidden=hidden),
-        notes=tuple(files.notes),
-        channels=channels or pictures.channels,
-        dtype=pictures.dtype,
-        default_task="instance",
-        max_pixels=max_pixels,
-    )
+    splits = split_entries(root, files, entries, seed)
+    reader = ImageElements(files=tuple(paths), places=places, classes=classes, hidden=hidden)
+    return make_data_set(root, "cvat", splits, reader, files.notes, classes=classes, task="instance",
+                         channels=channels, max_pixels=max_pixels)  # fmt: skip
 
 
 def _classes(root: Path, documents: list[Parser]) -> Classes:

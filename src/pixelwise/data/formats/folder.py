@@ -8,12 +8,13 @@ from typing import Literal
 
 from pixelwise.core.classes import Classes
 from pixelwise.data import look
+from pixelwise.data.assembly import check_missing, make_data_set
 from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.data.layout import Files, Layout, gather, split_files
 from pixelwise.data.table import Table, find_table, from_classes, read_table
 from pixelwise.data.truth import Maps
-from pixelwise.errors import ConfigError, DataError
+from pixelwise.errors import DataError
 
 DESCRIPTION = "images/ with masks/ and/or instances/, split by splits/*.txt, by train/ val/ test/ or by name"
 
@@ -122,8 +123,7 @@ def open_layout(
     all_things: bool = False,
 ) -> DataSet:
     """Opens a root by a layout; the plain folder and every `Format` come here."""
-    if missing not in ("refuse", "skip"):
-        raise ConfigError(f"missing is 'refuse' or 'skip', got {missing!r}.")
+    check_missing(missing)
     files = gather(root, layout)
     names = split_files(root, layout, files, seed)
     splits, unpaired = paired(files, names, missing)
@@ -151,21 +151,11 @@ def assemble(
         marked = tuple(n for n, key in zip(table.classes.names, table.classes.ids) if key != 0)
         table = replace(table, classes=replace(table.classes, things=marked))
     reader = _reader(root, records, table, void_objects, max_pixels, notes)
-    pictures = look.look_at_images([r.image for r in records], notes, max_pixels)
     both = any(r.semantic and r.instances for r in records) or reader.crowd_below > 0
     only = any(r.instances for r in records)
-    return DataSet(
-        root=root,
-        format=name,
-        classes=reader.table.classes,
-        splits=splits,
-        reader=reader,
-        notes=tuple(notes),
-        channels=channels or pictures.channels,
-        dtype=pictures.dtype,
-        max_pixels=max_pixels,
-        default_task="panoptic" if both else "instance" if only else "semantic",
-    )
+    task = "panoptic" if both else "instance" if only else "semantic"
+    return make_data_set(root, name, splits, reader, notes, classes=reader.table.classes, task=task, channels=channels,
+                         max_pixels=max_pixels)  # fmt: skip
 
 
 def paired(files: Files, names: dict[str, list[str]], missing: str) -> tuple[dict[str, tuple[Record, ...]], list[Path]]:

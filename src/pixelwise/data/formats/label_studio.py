@@ -19,14 +19,14 @@ import numpy as np
 from pixelwise.core import brush
 from pixelwise.core.classes import Classes
 from pixelwise.core.polygons import Window
-from pixelwise.data import look
+from pixelwise.data.assembly import check_missing, make_data_set, split_entries
 from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.io import ENDINGS, MAX_PIXELS, read_header
-from pixelwise.data.layout import Files, Layout, index, split_files
+from pixelwise.data.layout import Files, index
 from pixelwise.data.pieces import Drawing, Row, ShapeReader, turned
 from pixelwise.data.slices import Slices, walk
 from pixelwise.data.table import named_classes
-from pixelwise.errors import ConfigError, DataError, nearest
+from pixelwise.errors import DataError, nearest
 
 DESCRIPTION = "Label Studio: a JSON or JSON-MIN export with polygons, brush strokes, rectangles; images beside it"
 LABELS = ("polygonlabels", "brushlabels", "rectanglelabels", "ellipselabels", "labels")
@@ -174,8 +174,7 @@ def open(root: Path, *, class_table: Classes | str | Path | None = None, channel
     Raises DataError for what does not fit, naming the file.
     """
     root = Path(root)
-    if missing not in ("refuse", "skip"):
-        raise ConfigError(f"missing is 'refuse' or 'skip', got {missing!r}.")
+    check_missing(missing)
     paths = _exports(root)
     if not paths:
         raise DataError(f"{root}: no JSON export of Label Studio was found; expected a *.json with a list of tasks.")
@@ -187,23 +186,10 @@ def open(root: Path, *, class_table: Classes | str | Path | None = None, channel
     if not entries:
         raise DataError(f"{paths[0]}: none of its tasks is annotated and has its image below {root}.")
     classes = named_classes(root, class_table, labels, files.notes)
-    splits = {
-        split: tuple(Record(name, files.images[name], split=split, entry=entries[name]) for name in members)
-        for split, members in split_files(root, Layout(), files, seed).items()
-    }
-    pictures = look.look_at_images([r.image for group in splits.values() for r in group], files.notes, max_pixels)
-    return DataSet(
-        root=root,
-        format="label_studio",
-        classes=classes,
-        splits=splits,
-        reader=Tasks(slices=tuple(slices), starts=tuple(starts), classes=classes, max_pixels=max_pixels),
-        notes=tuple(files.notes),
-        channels=channels or pictures.channels,
-        dtype=pictures.dtype,
-        default_task="instance",
-        max_pixels=max_pixels,
-    )
+    splits = split_entries(root, files, entries, seed)
+    reader = Tasks(slices=tuple(slices), starts=tuple(starts), classes=classes, max_pixels=max_pixels)
+    return make_data_set(root, "label_studio", splits, reader, files.notes, classes=classes, task="instance",
+                         channels=channels, max_pixels=max_pixels)  # fmt: skip
 
 
 def _index(path: Path, first: int, root: Path, images: dict[str, list[Path]], files: Files, labels: set[str],

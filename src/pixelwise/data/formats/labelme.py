@@ -21,13 +21,13 @@ from PIL import Image
 
 from pixelwise.core.classes import Classes
 from pixelwise.core.polygons import Window
-from pixelwise.data import look
+from pixelwise.data.assembly import check_missing, make_data_set, split_entries
 from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.io import ENDINGS, MAX_PIXELS, read_header
-from pixelwise.data.layout import Files, Layout, split_files
+from pixelwise.data.layout import Files
 from pixelwise.data.pieces import Drawing, Row, ShapeReader, erase, read_json
 from pixelwise.data.table import named_classes
-from pixelwise.errors import ConfigError, DataError, nearest
+from pixelwise.errors import DataError, nearest
 
 DESCRIPTION = "labelme: a JSON file of polygons, rectangles, circles and masks for each image"
 IGNORED, BACKGROUND = "__ignore__", "_background_"
@@ -166,8 +166,7 @@ def open(root: Path, *, class_table: Classes | str | Path | None = None, channel
     Raises DataError for what does not fit, naming the file.
     """
     root = Path(root)
-    if missing not in ("refuse", "skip"):
-        raise ConfigError(f"missing is 'refuse' or 'skip', got {missing!r}.")
+    check_missing(missing)
     notes: list[str] = []
     images: dict[Path, Path] = {}
     labels: set[str] = set()
@@ -183,24 +182,10 @@ def open(root: Path, *, class_table: Classes | str | Path | None = None, channel
     unpaired = _unpaired(root, set(images.values()), missing, notes)
     names = {path.relative_to(root).with_suffix("").as_posix(): path for path in images}
     files = Files(images={name: images[path] for name, path in names.items()}, notes=notes)
-    splits = {
-        split: tuple(Record(name, files.images[name], split=split, entry=f"{name}.json") for name in members)
-        for split, members in split_files(root, Layout(), files, seed).items()
-    }
-    pictures = look.look_at_images([r.image for group in splits.values() for r in group], notes, max_pixels)
-    return DataSet(
-        root=root,
-        format="labelme",
-        classes=classes,
-        splits=splits,
-        reader=ShapeFiles(root=root, classes=classes, max_pixels=max_pixels),
-        notes=tuple(notes),
-        channels=channels or pictures.channels,
-        dtype=pictures.dtype,
-        default_task="instance",
-        max_pixels=max_pixels,
-        unpaired=tuple(unpaired),
-    )
+    splits = split_entries(root, files, {name: f"{name}.json" for name in names}, seed)
+    reader = ShapeFiles(root=root, classes=classes, max_pixels=max_pixels)
+    return make_data_set(root, "labelme", splits, reader, notes, classes=classes, task="instance", channels=channels,
+                         max_pixels=max_pixels, unpaired=tuple(unpaired))  # fmt: skip
 
 
 def _image(path: Path, content: dict[str, Any]) -> Path:

@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from pixelwise.core.classes import Classes
-from pixelwise.data import look
+from pixelwise.data.assembly import make_data_set
 from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.io import ENDINGS, MAX_PIXELS, read_header
 from pixelwise.data.layout import SPLIT_NAMES, index
@@ -132,19 +132,9 @@ def open(root: Path, *, table: str | None = None, channels: int | None = None,
     bare = sum(not r.entry for r in records)
     if bare:
         notes.append(f"{bare} images have no label file: they show no object, as Ultralytics reads it.")
-    pictures = look.look_at_images([r.image for r in records], notes, max_pixels)
-    return DataSet(
-        root=root,
-        format="yolo",
-        classes=classes,
-        splits=splits,
-        reader=LabelFiles(root=root, classes=classes, table=path.name, max_pixels=max_pixels),
-        notes=tuple(notes),
-        channels=channels or pictures.channels,
-        dtype=pictures.dtype,
-        default_task="instance",
-        max_pixels=max_pixels,
-    )
+    reader = LabelFiles(root=root, classes=classes, table=path.name, max_pixels=max_pixels)
+    return make_data_set(root, "yolo", splits, reader, notes, classes=classes, task="instance", channels=channels,
+                         max_pixels=max_pixels)  # fmt: skip
 
 
 def _read_table(root: Path, name: str | None) -> tuple[Path, dict[str, Any]]:
