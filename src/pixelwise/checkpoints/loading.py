@@ -80,7 +80,7 @@ def from_checkpoint(path: str | Path, architecture: str | None = None, *, classe
     report = _fill_translated(net, tensors, str(path), found)
     card = ModelCard(
         architecture=found.architecture, outputs=outputs, options=told, task=found.dialect.task,
-        classes=classes, preprocessing=found.dialect.preprocessing,
+        classes=classes, preprocessing=found.dialect.expects(outputs, told.get("channels", 3)),
         training={"imported": {"file": path.name, "dialect": found.name, "dropped": list(report.dropped)}},
     )  # fmt: skip
     _check_classes(card, str(path))

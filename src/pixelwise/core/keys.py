@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
 from pixelwise.core.sample import Preprocessing
+from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError, ModelFileError
 
 Rule = tuple[str, str]
@@ -31,6 +32,7 @@ class Dialect:
     preprocessing  what the published weights expect of an image: channel order, mean, deviation, size rule
     task           the task such weights were trained for
     labels         {`classes`: a name of `data.labels.label_set`} where the published label sets are known
+    sizes          {`classes`: size rule of that published set's weights}, over that of `preprocessing`
     change         (our name, tensor) -> tensor in our layout, e.g. background moved from first to last; None: as it is
     """
 
@@ -40,11 +42,20 @@ class Dialect:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     task: str = "semantic"
     labels: Mapping[int, str] = field(default_factory=dict)
+    sizes: Mapping[int, SizeRule] = field(default_factory=dict)
     change: Callable[[str, Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if not self.signs:
             raise ConfigError("A dialect needs at least one sign, or it would recognise every file.")
+
+    def expects(self, classes: int, channels: int = 3) -> Preprocessing:
+        """What weights with so many classes expect of an image; other than three channels have no published numbers."""
+        told = replace(self.preprocessing, size=self.sizes.get(classes, self.preprocessing.size))
+        if channels == told.channels:
+            return told
+        return replace(told, channels=channels, order="L" if channels == 1 else "", mean=(0.5,) * channels,
+                       std=(0.5,) * channels)  # fmt: skip
 
     def share(self, names: Iterable[str]) -> float:
         """Which part of the signs, 0..1, matches some of these foreign names; 1 means recognised."""

@@ -1,4 +1,4 @@
-"""Published label sets by name, for weights that were trained on them: COCO's three, Cityscapes' two."""
+"""Published label sets by name, for weights that were trained on them: COCO's three, Cityscapes' two, VOC, ADE20K."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def label_set(name: str) -> Classes:
     coco               80 things                          coco-panoptic      these and 53 kinds of stuff
     coco-90            the 90 slots of the category ids, which torchvision's detectors number
     cityscapes         19 classes                         cityscapes-things  the 8 things among them
+    voc                background and 20 things           ade20k             150 classes
 
     >>> label_set("coco").names[:2], label_set("coco").ids[-1]
     (('person', 'bicycle'), 90)
@@ -74,6 +75,18 @@ def _cityscapes() -> Classes:
     return CLASSES
 
 
+def _voc() -> Classes:
+    from pixelwise.data.formats.voc import CLASSES
+
+    return CLASSES
+
+
+def _ade20k() -> Classes:
+    from pixelwise.data.formats.ade20k import CLASSES
+
+    return CLASSES
+
+
 def _cityscapes_things() -> Classes:
     classes = _cityscapes()
     return classes.only(classes.things)
@@ -85,4 +98,6 @@ SETS = {
     "coco-panoptic": _coco_panoptic,
     "cityscapes": _cityscapes,
     "cityscapes-things": _cityscapes_things,
+    "voc": _voc,
+    "ade20k": _ade20k,
 }

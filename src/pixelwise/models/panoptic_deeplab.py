@@ -25,6 +25,8 @@ from pixelwise.core.keys import Dialect
 from pixelwise.core.outputs import Frame
 from pixelwise.core.sample import Preprocessing
 from pixelwise.errors import ConfigError
+from pixelwise.nn.context import ASPP
+from pixelwise.nn.conv import conv_norm, separable_conv
 from pixelwise.nn.encoder import make_encoder
 
 PAPER = {
@@ -47,42 +49,6 @@ STRIDES = (4, 8, 16, 32)
 HEAD = 16  # channels that the heads for centres have at least
 
 
-def _conv(channels: int, width: int, kernel: int = 1, dilation: int = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution, batch norm, ReLU; the size stays."""
-    padding = dilation * (kernel // 2)
-    conv = nn.Conv2d(channels, width, kernel, padding=padding, dilation=dilation, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU())
-
-
-def _separable(channels: int, width: int) -> nn.Sequential:
-    """5x5 convolution of each channel alone, then 1x1 over all; batch norm and ReLU after each."""
-    return nn.Sequential(_conv(channels, channels, 5, groups=channels), *_conv(channels, width))
-
-
-class Pooling(nn.Module):
-    """The mean of the whole map, everywhere."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, width, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv(x.mean((2, 3), keepdim=True))).expand(-1, -1, *x.shape[2:])
-
-
-class ASPP(nn.Module):
-    """Atrous spatial pyramid (Chen et al. 2017, 1706.05587): 1x1, three dilated 3x3 and the mean, joined by 1x1."""
-
-    def __init__(self, channels: int, width: int, rates: Sequence[int], dropout: float) -> None:
-        super().__init__()
-        dilated = [_conv(channels, width, 3, rate) for rate in rates]
-        self.convs = nn.ModuleList([_conv(channels, width), *dilated, Pooling(channels, width)])
-        self.project = nn.Sequential(*_conv((2 + len(rates)) * width, width), nn.Dropout(dropout))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.project(torch.cat([conv(x) for conv in self.convs], 1))  # [B, D, h, w]
-
-
 class Decoder(nn.Module):
     """The coarsest map through the pyramid, then stage by stage enlarged and fused with the finer maps.
 
@@ -94,10 +60,10 @@ class Decoder(nn.Module):
                  dropout: float, align_corners: bool) -> None:  # fmt: skip
         super().__init__()
         self.align_corners = align_corners
-        self.aspp = ASPP(channels[0], pyramid, rates, dropout)
-        self.project = nn.ModuleList(_conv(c, s) for c, s in zip(channels[1:], skips, strict=True))
+        self.aspp = ASPP(channels[0], pyramid, rates, dropout, pooled_norm=False)
+        self.project = nn.ModuleList(conv_norm(c, s) for c, s in zip(channels[1:], skips, strict=True))
         inputs = [pyramid] + [width] * (len(skips) - 1)
-        self.fuse = nn.ModuleList(_separable(c + s, width) for c, s in zip(inputs, skips, strict=True))
+        self.fuse = nn.ModuleList(separable_conv(c + s, width, 5) for c, s in zip(inputs, skips, strict=True))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps, the coarsest first -> [B, width, h, w] on the grid of the last one."""
@@ -133,7 +99,7 @@ class PanopticDeepLab(nn.Module):
 
     @staticmethod
     def _head(channels: int, width: int, outputs: int) -> nn.Sequential:
-        return nn.Sequential(_separable(channels, width), nn.Conv2d(width, outputs, 1))
+        return nn.Sequential(separable_conv(channels, width, 5), nn.Conv2d(width, outputs, 1))
 
     def _initialise(self, momentum: float) -> None:
         """The authors' for decoders and heads: nearly nothing before a norm, and nearly even answers."""

@@ -1,0 +1,32 @@
+"""Convolution, batch norm, ReLU: the block that most dense nets are made of."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pixelwise.errors import ConfigError
+
+
+def conv_norm(channels: int, width: int, kernel: int = 1, *, stride: int = 1, dilation: int = 1, groups: int = 1,
+              act: bool = True) -> nn.Sequential:  # fmt: skip
+    """[B, C, H, W] -> [B, D, H / stride, W / stride]: convolution without bias, batch norm and, with `act`, ReLU."""
+    padding = dilation * (kernel // 2)
+    conv = nn.Conv2d(channels, width, kernel, stride, padding, dilation, groups, bias=False)
+    parts: list[nn.Module] = [conv, nn.BatchNorm2d(width)]
+    return nn.Sequential(*parts, nn.ReLU(inplace=True)) if act else nn.Sequential(*parts)
+
+
+def separable_conv(channels: int, width: int, kernel: int = 3, *, dilation: int = 1) -> nn.Sequential:
+    """A convolution of each channel alone, then 1x1 over all, with batch norm and ReLU after each of the two."""
+    depthwise = conv_norm(channels, channels, kernel, dilation=dilation, groups=channels)
+    return nn.Sequential(depthwise, *conv_norm(channels, width))
+
+
+def check_pooled(x: Tensor, module: nn.Module) -> None:
+    """For norms behind pooling to one cell. Raises ConfigError in training on a single image: one value per channel
+    has no deviation."""
+    if module.training and len(x) == 1:
+        raise ConfigError(
+            "This net takes norms over the mean of an image, which needs at least 2 images in a batch to train on: "
+            "use --batch-size 2 or more."
+        )

@@ -1,0 +1,34 @@
+"""What stands at the end of dense nets: the small convolutional head, and the output with its auxiliary ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from pixelwise.core.outputs import Dense, Frame
+from pixelwise.nn.conv import conv_norm
+
+
+class FCNHead(nn.Sequential):
+    """3x3 convolution, batch norm, ReLU, dropout, 1x1 convolution to the classes: [B, C, h, w] -> [B, K, h, w].
+
+    width    between the two; None: a quarter of the channels, as torchvision has it
+    """
+
+    def __init__(self, channels: int, classes: int, width: int | None = None, dropout: float = 0.1) -> None:
+        width = width or max(1, channels // 4)
+        super().__init__(*conv_norm(channels, width, 3), nn.Dropout(dropout), nn.Conv2d(width, classes, 1))
+
+
+def dense(images: Tensor, frames: tuple[Frame, ...] | None, logits: Tensor, *,
+          aux: Iterable[tuple[str, float, Tensor]] = (), align_corners: bool = False) -> Dense:  # fmt: skip
+    """The output of a net that labels pixels.
+
+    images  [B, C, H, W] that it saw      frames  as it was given them, None: the images are whole
+    logits  [B, K, h, w] on any grid that covers the images; to full size they come as `align_corners` says
+    aux     (name, weight, logits) of auxiliary heads, in training
+    """
+    frames = frames or (Frame.whole(*images.shape[-2:]),) * len(images)
+    outputs = tuple((name, weight, Dense(x, frames, align_corners=align_corners)) for name, weight, x in aux)
+    return Dense(logits, frames, align_corners=align_corners, aux=outputs)
