@@ -167,7 +167,7 @@ def test_the_imported_model_predicts_as_its_net_on_the_images_it_expects(tmp_pat
     said = capsys.readouterr().out
     assert re.search(r"recognised  unet, names as in foreign, [\d,]+ parameters", said)
     assert "classes     19, 8 of them things (road, sidewalk, building, ...)" in said
-    assert "images      BGR with sides 40 to 60" in said
+    assert "images      BGR with a shorter side of 40, a longer of at most 60" in said
     pixels = np.random.default_rng(0).integers(0, 255, (31, 57, 3), dtype=np.uint8)
     probs = load(out, "cpu").output(pixels).probs(0)
     assert probs.shape == (19, 31, 57)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.transforms.functional import resize
 
 from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ModelFileError
@@ -53,5 +54,19 @@ def test_round_trip_and_strange_fields():
     assert SizeRule.from_dict(rule.to_dict()) == rule
     with pytest.raises(ModelFileError, match="did you mean 'short'"):
         SizeRule.from_dict({"shorts": 3, "long": 4})
-    with pytest.raises(ModelFileError, match="needs the fields"):
-        SizeRule.from_dict({"short": 3})
+    with pytest.raises(ModelFileError, match="needs the field short"):
+        SizeRule.from_dict({"long": 3})
+    free = SizeRule(short=520, rounding="floor")
+    assert free.to_dict() == {"short": 520, "rounding": "floor", "antialias": True}
+    assert SizeRule.from_dict(free.to_dict()) == free
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(1, 60))
+def test_without_a_longest_side_floor_is_torchvisions_resize(height, width, short):
+    theirs = resize(torch.zeros(1, height, width), [short]).shape[1:]
+    assert SizeRule(short=short, rounding="floor")(height, width) == tuple(theirs)
+
+
+def test_without_a_longest_side_nearest_keeps_the_ratio():
+    assert SizeRule(short=100)(50, 333) == (100, 666)

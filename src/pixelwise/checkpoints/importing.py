@@ -31,7 +31,9 @@ class Imported:
         card, size = self.card, self.card.preprocessing.size
         numbered = card.classes.names[0] == "class 0"
         names = "no published label set has as many: give --classes" if numbered else _first(card.classes.names)
-        sides = "of their own size" if size is None else f"with a shorter side of {size.short}"
+        sides = "of their own size"
+        if size is not None:
+            sides = f"with a shorter side of {size.short}" + (f", a longer of at most {size.long}" if size.long else "")
         return [
             f"recognised  {card.architecture}, names as in {self.dialect}, {self.parameters:,} parameters",
             f"classes     {len(card.classes)}, {len(card.classes.things)} of them things ({names})",

@@ -16,7 +16,7 @@ ROUNDINGS = ("floor", "nearest")
 class SizeRule:
     """The shorter side becomes `short` pixels, or as many fewer as keep the longer side within `long` (None: any).
 
-    rounding   "floor" (torchvision's detectors) or "nearest" (detectron2, which rounds halves up)
+    rounding   "floor" (torchvision) or "nearest" (detectron2, which rounds halves up)
     antialias  whether shrinking filters (detectron2, through Pillow) or samples (torchvision's detectors)
 
     >>> SizeRule(short=800, long=1333)(480, 640)
@@ -40,8 +40,11 @@ class SizeRule:
         """(height, width) of an image -> those of the net's input. The order of the operations is each side's own:
         in the last bit they decide whether a size comes out one pixel shorter."""
         least, most = min(height, width), max(height, width)
+        if self.rounding == "floor" and self.long is None:
+            rest = max(1, int(self.short * most / least))
+            return (self.short, rest) if height <= width else (rest, self.short)
         if self.rounding == "floor":
-            scale = self.short / least if self.long is None else min(self.short / least, self.long / most)
+            scale = min(self.short / least, self.long / most)
             return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
         scale = self.short / least
         sides = [float(self.short) if n == least else scale * n for n in (height, width)]
