@@ -2,6 +2,7 @@
 
     python benchmarks/camvid.py DATA --minutes 58                      the recipe below; an hour in all
     python benchmarks/camvid.py DATA --minutes 8 --name no-dice -- --loss ce        one ingredient changed
+    python benchmarks/camvid.py DATA --minutes 8 --model pspnet -- --options encoder=resnet18       another net
     python benchmarks/camvid.py --table                                results/camvid.md from the results at hand
 
 DATA is CamVid in the plain layout (images/, masks/, splits/, classes.txt; 480 x 360, 11 classes, void 11). Nothing else
@@ -18,6 +19,7 @@ from pathlib import Path
 import measuring
 from measuring import RESULTS
 
+SIZE = (360, 480)  # of the images
 RECIPE = {
     "--model": "unet-folded",
     "--loss": "ce+dice",
@@ -42,6 +44,7 @@ def measure(data: Path, out: Path, minutes: float, name: str, model: str | None,
         label: measuring.scores(model_file, data, out / f"test-{label}", "--split", "test", *tta)
         for label, tta in (("plain", []), ("mirrored", ["--tta", "flip"]))
     }
+    scores["cost"] = measuring.cost(model_file, *SIZE)
     command = " ".join(["pixelwise train DATA --minutes", f"{minutes:g}", *words])
     measuring.write(f"camvid-{name}", out, spent, command, scores)
 
@@ -55,12 +58,18 @@ def table() -> None:
     rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("camvid-*.json"))]
     lines = ["# CamVid, 367 training images alone, 233 test images at 480 x 360, pooled IoU, void left out", ""]
     lines += ["The full U-Net on a GPU: not measured.", ""]
-    lines.append("| run | minutes | mIoU | mirrored | accuracy | machine | date | command |")
-    lines.append("|---" * 8 + "|")
+    heads = ["run", "minutes", "mIoU", "mirrored", "accuracy", "parameters", "GFLOPs", "s per image"]
+    heads += ["machine", "date", "command"]
+    lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in rows:
         plain, mirrored = (row["scores"][k]["metrics"] for k in ("plain", "mirrored"))
         percents = [f"{100 * v:.1f}" for v in (plain["miou"], mirrored["miou"], mirrored["pixel_accuracy"])]
-        cells = [_name(row), f"{row['minutes']}", *percents, row["machine"], row["date"], f"`{row['command']}`"]
+        cost = row["scores"].get("cost")
+        costs = ["-"] * 3
+        if cost:
+            costs = [f"{cost['parameters']:,}", f"{cost['gflops']:.1f}", f"{cost['seconds_per_image']:.2f}"]
+        about = [row["machine"], row["date"], f"`{row['command']}`"]
+        cells = [_name(row), f"{row['minutes']}", *percents, *costs, *about]
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "IoU per class, mirrored:", ""]
     if rows:
@@ -78,7 +87,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?", help="CamVid's folder")
     parser.add_argument("--minutes", type=float, default=58)
     parser.add_argument("--model", help="architecture, in place of the recipe's")
-    parser.add_argument("--name", default="unet", help="of the result's file")
+    parser.add_argument("--name", help="of the result's file; the model's by default")
     parser.add_argument("--out", type=Path, help="run folder; runs/camvid-NAME by default")
     parser.add_argument("--table", action="store_true", help="only write results/camvid.md")
     words, extra = measuring.split_words(sys.argv[1:])
@@ -86,8 +95,9 @@ def main() -> None:
     if not options.table:
         if options.data is None:
             parser.error("DATA is missing: the folder of CamVid")
-        out = options.out or Path("runs") / f"camvid-{options.name}"
-        measure(options.data, out, options.minutes, options.name, options.model, extra)
+        name = options.name or options.model or "unet"
+        out = options.out or Path("runs") / f"camvid-{name}"
+        measure(options.data, out, options.minutes, name, options.model, extra)
     table()
 
 

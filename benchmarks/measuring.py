@@ -13,6 +13,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pixelwise import load
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -57,6 +63,24 @@ def scores(model: Path, data: Path, out: Path, *words: str) -> dict[str, Any]:
     pixelwise("evaluate", model, data, "--out", out, *words)
     found = json.loads((out / "scores.json").read_text())
     return {key: value for key, value in found.items() if key not in ("per_image", "model", "data")}
+
+
+def cost(model: Path, height: int, width: int) -> dict[str, float]:
+    """Parameters, GFLOPs (a multiply-add counts as one) and seconds, the median of nine, for an image of this size."""
+    predictor = load(model)
+    images = torch.zeros(1, predictor.card.preprocessing.channels, height, width)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        predictor.net(images)
+    pixels, seconds = np.zeros((height, width, images.shape[1]), np.uint8), []
+    for _ in range(9):
+        begin = time.perf_counter()
+        predictor.output(pixels)
+        seconds.append(time.perf_counter() - begin)
+    return {
+        "parameters": sum(p.numel() for p in predictor.net.parameters()),
+        "gflops": counter.get_total_flops() / 2e9,
+        "seconds_per_image": float(np.median(seconds)),
+    }
 
 
 def write(name: str, out: Path, minutes: float, command: str, found: Mapping[str, Any]) -> None:
