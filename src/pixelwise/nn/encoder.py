@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelwise.errors import ConfigError, nearest
+from pixelwise.nn.encoder_maps import NETS, StagedNet
 
 STRIDES = (8, 16, 32)  # that an encoder can be asked for
 LEAST_LEVELS, LEAST_STRIDE = 3, 16  # below this it is no pyramid
@@ -91,8 +92,10 @@ def check_name(name: str) -> None:
     """Raises ConfigError for a name that timm does not know, or whose family has no pyramid."""
     import timm
 
+    if name in NETS:
+        return
     if not timm.is_model(name):
-        raise ConfigError(f"There is no encoder '{name}'; {nearest(name, timm.list_models())} {SEE}")
+        raise ConfigError(f"There is no encoder '{name}'; {nearest(name, [*timm.list_models(), *NETS])} {SEE}")
     reason = FLAT if family(name) in FLAT_FAMILIES else FIXED if family(name) in FIXED_FAMILIES else ""
     if reason:
         raise ConfigError(f"'{name}' cannot be an encoder: {reason}. {SEE}")
@@ -102,7 +105,8 @@ def check_name(name: str) -> None:
 def _families() -> dict[str, str]:
     import timm
 
-    return {name: module for module in timm.list_modules() for name in timm.list_models(module=module)}
+    found = {name: module for module in timm.list_modules() for name in timm.list_models(module=module)}
+    return found | {name: found[theirs] for name, (theirs, *_) in NETS.items()}
 
 
 def family(name: str) -> str:
@@ -145,8 +149,6 @@ def _takes(body: nn.Module, height: int, width: int) -> bool:
 
 def _build(name: str, channels: int, pretrained: bool, output_stride: int, levels: int | None = None) -> Any:
     """timm's net, with the stages behind the first `levels` maps left out."""
-    import timm
-
     words: dict[str, Any] = {"features_only": True, "pretrained": pretrained, "in_chans": channels}
     if output_stride != 32:
         words["output_stride"] = output_stride
@@ -157,7 +159,7 @@ def _build(name: str, channels: int, pretrained: bool, output_stride: int, level
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of renamed models
-            return timm.create_model(name, **words)
+            return _create(name, words, levels)
     except TypeError as error:
         if "output_stride" not in str(error):
             raise
@@ -166,10 +168,39 @@ def _build(name: str, channels: int, pretrained: bool, output_stride: int, level
     except (RuntimeError, OSError, ValueError) as error:
         if not pretrained:
             raise ConfigError(f"'{name}' cannot be an encoder: {str(error).splitlines()[0]} {SEE}") from error
-        raise ConfigError(
-            f"The weights of '{name}' cannot be had: {str(error).splitlines()[0]} Without a network: fetch them "
-            "once where there is one and copy the folder that HF_HOME names, or leave pretrained=true out."
-        ) from error
+        raise _no_weights(name, error) from error
+
+
+def _create(name: str, words: dict[str, Any], levels: int | None) -> Any:
+    import timm
+
+    if name not in NETS:
+        return timm.create_model(name, **words)
+    theirs, special, size = NETS[name]
+    dropped = ("features_only", "out_indices")
+    whole = timm.create_model(theirs, **{k: v for k, v in words.items() if k not in dropped})
+    return StagedNet(whole, special, size, levels)
+
+
+def _no_weights(name: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"The weights of '{name}' cannot be had: {str(error).splitlines()[0]} Without a network: fetch them "
+        "once where there is one and copy the folder that HF_HOME names, or leave pretrained=true out."
+    )
+
+
+def classifier(name: str, *, channels: int = 3) -> Any:
+    """timm's whole classification net with its weights, for nets that take more of it than a pyramid.
+
+    channels  of the input; the first layer is summed or repeated to fit
+    Raises ConfigError where the weights are not there.
+    """
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=True, in_chans=channels)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise _no_weights(name, error) from error
 
 
 def frozen_batch_norm(module: nn.Module, eps: float | None = None) -> nn.Module:
@@ -201,4 +232,19 @@ def stride_in_1x1(body: nn.Module) -> nn.Module:
         raise ConfigError("stride_in_1x1 is for ResNets of bottlenecks, from resnet50 on: leave it out.")
     for block in blocks:
         block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
+    return body
+
+
+def dilate_evenly(body: nn.Module) -> nn.Module:
+    """Gives all 3x3 convolutions of a dilated ResNet's stage the stage's own dilation, in place, as the authors of
+    PSPNet and segmentation_models.pytorch have it: timm, as torchvision and mmsegmentation, lets the first of a stage
+    keep the dilation of the stage before. Raises ConfigError for a net without such stages."""
+    stages = [getattr(body, f"layer{i}", None) for i in range(1, 5)]
+    found = [stage for stage in stages if isinstance(stage, nn.Sequential)]
+    if not found:
+        raise ConfigError("even dilation is for ResNets: leave it out.")
+    for stage in found:
+        convs = [m for m in stage.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+        for conv in convs:
+            conv.dilation, conv.padding = convs[-1].dilation, convs[-1].padding
     return body

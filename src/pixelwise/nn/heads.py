@@ -14,11 +14,14 @@ class FCNHead(nn.Sequential):
     """3x3 convolution, batch norm, ReLU, dropout, 1x1 convolution to the classes: [B, C, h, w] -> [B, K, h, w].
 
     width    between the two; None: a quarter of the channels, as torchvision has it
+    maps     dropout takes whole maps, as mmsegmentation has it, not single values
     """
 
-    def __init__(self, channels: int, classes: int, width: int | None = None, dropout: float = 0.1) -> None:
+    def __init__(self, channels: int, classes: int, width: int | None = None, dropout: float = 0.1, *,
+                 maps: bool = False) -> None:  # fmt: skip
         width = width or max(1, channels // 4)
-        super().__init__(*conv_norm(channels, width, 3), nn.Dropout(dropout), nn.Conv2d(width, classes, 1))
+        drop = nn.Dropout2d(dropout) if maps else nn.Dropout(dropout)
+        super().__init__(*conv_norm(channels, width, 3), drop, nn.Conv2d(width, classes, 1))
 
 
 def dense(images: Tensor, frames: tuple[Frame, ...] | None, logits: Tensor, *,
