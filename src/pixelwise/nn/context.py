@@ -3,13 +3,13 @@ al. 2016, 1612.01105)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelwise.nn.conv import check_pooled, conv_norm, separable_conv
+from pixelwise.nn.conv import check_pooled, conv_norm
 
 
 class ImageMean(nn.Module):
@@ -31,14 +31,15 @@ class ASPP(nn.Module):
 
     rates       of the dilated convolutions
     dropout     behind the join
-    pooled_norm whether the mean has a batch norm         separable   the dilated convolutions are depthwise-separable
+    pooled_norm whether the mean has a batch norm
+    atrous      makes a dilated convolution: `conv_norm`, `separable_conv` or one of the same arguments
     join        side of the kernel that joins the branches: 1, in mmsegmentation 3
     """
 
     def __init__(self, channels: int, width: int, rates: Sequence[int], dropout: float = 0.5, *,
-                 pooled_norm: bool = True, separable: bool = False, join: int = 1) -> None:  # fmt: skip
+                 pooled_norm: bool = True, atrous: Callable[..., nn.Module] = conv_norm,
+                 join: int = 1) -> None:  # fmt: skip
         super().__init__()
-        atrous = separable_conv if separable else conv_norm
         dilated = [atrous(channels, width, 3, dilation=rate) for rate in rates]
         mean = ImageMean(channels, width, norm=pooled_norm)
         self.convs = nn.ModuleList([conv_norm(channels, width), *dilated, mean])

@@ -16,10 +16,12 @@ def conv_norm(channels: int, width: int, kernel: int = 1, *, stride: int = 1, di
     return nn.Sequential(*parts, nn.ReLU(inplace=True)) if act else nn.Sequential(*parts)
 
 
-def separable_conv(channels: int, width: int, kernel: int = 3, *, dilation: int = 1) -> nn.Sequential:
-    """A convolution of each channel alone, then 1x1 over all, with batch norm and ReLU after each of the two."""
+def separable_conv(channels: int, width: int, kernel: int = 3, *, dilation: int = 1,
+                   between: bool = True) -> nn.Sequential:  # fmt: skip
+    """A convolution of each channel alone, then 1x1 over all, with batch norm and ReLU after each of the two; without
+    `between` only after the second."""
     depthwise = conv_norm(channels, channels, kernel, dilation=dilation, groups=channels)
-    return nn.Sequential(depthwise, *conv_norm(channels, width))
+    return nn.Sequential(depthwise if between else depthwise[0], *conv_norm(channels, width))
 
 
 def check_pooled(x: Tensor, module: nn.Module) -> None:
