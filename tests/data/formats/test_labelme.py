@@ -195,6 +195,20 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         open_data(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["", "[1, 2]", "{}", '{"shapes": [{"label": "ca'])
+def test_a_damaged_file_beside_an_image_is_named(tmp_path: Path, content: str) -> None:
+    make(tmp_path, shape("cat", box(1, 1, 5, 5)))
+    make(tmp_path, name="b")
+    (tmp_path / "b.json").write_text(content)
+    with pytest.raises(DataError, match=r"b\.json"):
+        open_data(tmp_path)
+
+
+def test_a_shape_without_a_label_makes_no_class(tmp_path: Path) -> None:
+    make(tmp_path, shape("cat", box(1, 1, 5, 5)), shape(None, box(6, 6, 8, 8)))
+    assert open_data(tmp_path).classes.names == ("cat",)
+
+
 def test_a_real_sample_is_what_labelme_makes_of_it() -> None:
     """labelme's own class maps of Pascal VOC images; its polygons have an outline of a pixel that ours do not."""
     root = Path(os.environ.get("PIXELWISE_DATA", ""), "format_samples", "labelme_voc2011")

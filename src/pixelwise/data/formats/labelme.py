@@ -171,10 +171,10 @@ def open(root: Path, *, class_table: Classes | str | Path | None = None, channel
     images: dict[Path, Path] = {}
     labels: set[str] = set()
     for path in _json_files(root):
-        if _is_labelme(path):
+        if _is_labelme(path) or any(path.with_suffix(ending).is_file() for ending in ENDINGS):
             content = read_shapes(path)
             images[path] = _image(path, content)
-            labels |= {str(shape.get("label")) for shape in content["shapes"]}
+            labels |= {name for shape in content["shapes"] if isinstance(name := shape.get("label"), str) and name}
     if not images:
         raise DataError(f'{root}: no labelme file (*.json with "shapes") was found.')
     classes = named_classes(root, class_table, labels - {IGNORED, BACKGROUND}, notes)
