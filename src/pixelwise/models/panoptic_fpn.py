@@ -9,23 +9,21 @@ Objects are painted by their score, stuff takes what they leave (Kirillov et al.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pixelwise.core.keys import Dialect, Rule
 from pixelwise.core.outputs import Merge
 from pixelwise.errors import ConfigError
 from pixelwise.models import _detectron2, mask_rcnn
+from pixelwise.models.fpn import SemanticBranch
 from pixelwise.models.mask_rcnn import MaskRCNN
 
 PAPER = {"title": "Panoptic Feature Pyramid Networks", "year": 2019, "arxiv": "1901.02446"}
 TASKS = ("panoptic",)
 LOSS = "0.5*ce"  # of the semantic branch; half as much as the losses of the objects, the paper's choice on COCO
-GROUPS = 32  # of a group norm, as in the paper
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
@@ -35,38 +33,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 THIN = {**mask_rcnn.THIN, "branch": 8}  # for the tests of what every net promises
 DRAWS = mask_rcnn.DRAWS
 NOT_EXPORTED = mask_rcnn.NOT_EXPORTED
-
-
-class SemanticBranch(nn.Module):
-    """Pyramid {level: [B, D, h, w]} -> logits [B, S, h, w] on the grid of its finest level.
-
-    levels   how many it reads, the finest first, each half as fine as the one before
-    """
-
-    def __init__(self, *, outputs: int, width: int, branch: int, levels: int) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList()
-        for level in range(levels):
-            widths = [width] + [branch] * max(1, level)
-            self.stages.append(nn.Sequential(*(_stage(a, b, level > 0) for a, b in pairwise(widths))))
-        self.predictor = nn.Conv2d(branch, outputs, 1)
-        for module in self.stages.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.normal_(self.predictor.weight, std=0.01)  # sure of nothing at first, however few outputs there are
-        nn.init.zeros_(self.predictor.bias)  # type: ignore[arg-type]
-
-    def forward(self, pyramid: Mapping[str, Tensor]) -> Tensor:
-        seen = [stages(features) for stages, features in zip(self.stages, pyramid.values())]
-        return self.predictor(sum(seen[1:], seen[0]))
-
-
-def _stage(channels: int, width: int, enlarge: bool) -> nn.Sequential:
-    norm = nn.GroupNorm(math.gcd(GROUPS, width), width)
-    parts: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False), norm, nn.ReLU()]
-    if enlarge:
-        parts.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
-    return nn.Sequential(*parts)
 
 
 class PanopticFPN(MaskRCNN):
