@@ -58,3 +58,13 @@ def test_prefixed_moves_the_rules_of_a_part():
     assert moved.rename("backbone.std") == ""
     assert moved.rename("backboneXres2.w") is None  # the prefix is literal
     assert moved.rename("std") is None
+
+
+def test_a_replacement_may_look_at_all_names():
+    def count(match, names):
+        return f"{match[1]}.of{len(names)}"
+
+    found = dialect(rules=prefixed("encoder.", "body.", [(r"(\w+)\.w", count)]))
+    turned = found.translate({"encoder.a.w": torch.zeros(1), "encoder.b.w": torch.zeros(1)})
+    assert list(turned.tensors) == ["body.a.of2", "body.b.of2"]
+    assert found.rename("encoder.a.w", ["encoder.a.w"]) == "body.a.of1"

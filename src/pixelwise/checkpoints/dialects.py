@@ -39,7 +39,7 @@ def recognise(tensors: Mapping[str, Tensor], where: str, known: Iterable[Found])
     Raises ModelFileError when none fits (with the nearest) or two fit equally well.
     """
     known = list(known)
-    fits = [(sum(found.dialect.rename(name) is None for name in tensors), str(found), found)
+    fits = [(sum(found.dialect.rename(name, tensors) is None for name in tensors), str(found), found)
             for found in known if found.dialect.share(tensors) == 1]  # fmt: skip
     if not fits:
         raise ModelFileError(_nearest(tensors, where, known))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pixelwise.checkpoints.dialects import Found, dialects, recognise
 from pixelwise.checkpoints.reading import is_own, plain_names, read_checkpoint, unwrap
 from pixelwise.core.classes import Classes
+from pixelwise.core.keys import Untold
 from pixelwise.core.modelfile import ModelCard, load_model
 from pixelwise.core.registry import create_model, load
 from pixelwise.data.labels import label_set
@@ -72,6 +73,7 @@ def from_checkpoint(path: str | Path, architecture: str | None = None, *, classe
     tensors = read_checkpoint(path)
     found = recognise(tensors, str(path), dialects(architecture))
     told = {**_options(found, tensors, path), **options}
+    _check_told(told, path, found)
     outputs = told.pop("classes")
     classes = classes or _classes(found, outputs, told.get("things"))
     if found.dialect.task == "panoptic" and _takes_things(found.architecture):
@@ -97,6 +99,13 @@ def _options(found: Found, tensors: Mapping[str, Tensor], path: Path) -> dict[st
             f"{path}, read as {found}: its shapes do not tell the net's options ({type(error).__name__}: {error}). "
             "The file holds a part of the net, or another one."
         ) from error
+
+
+def _check_told(options: Mapping[str, Any], path: Path, found: Found) -> None:
+    """Raises ModelFileError for an option that neither the shapes nor the user told."""
+    for name, value in options.items():
+        if isinstance(value, Untold):
+            raise ModelFileError(f"{path}, read as {found}: its shapes do not tell {name}: {value.why}")
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], left: tuple[str, ...], where: str, dialect: str,

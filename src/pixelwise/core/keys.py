@@ -7,7 +7,7 @@ published weights expect of an image. It holds no code that walks a file; that i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,8 +17,16 @@ from pixelwise.core.sample import Preprocessing
 from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError, ModelFileError
 
-Rule = tuple[str, str]
+Replacement = str | Callable[[re.Match[str], Collection[str]], str]
+Rule = tuple[str, Replacement]
 Shapes = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Untold:
+    """Stands in a dialect's options for one that no shape tells, so that the user has to: `why`, for the message."""
+
+    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +35,11 @@ class Dialect:
 
     signs          regular expressions (`re.search`); a file is of this dialect when each matches some key of it
     rules          (expression, replacement): the first whose expression is the *whole* foreign name (`re.fullmatch`)
-                   makes our name by `Match.expand`; "" drops the tensor; a name that none fits is left over: an error
-    options        the file's tensors by their foreign names -> options of `build`, `classes` among them
+                   makes our name by `Match.expand`; "" drops the tensor; a name that none fits is left over: an error.
+                   Where our name depends on what else is in the file, the replacement is a function of the match and
+                   all the file's names.
+    options        the file's tensors by their foreign names -> options of `build`, `classes` among them; `Untold` for
+                   one that `from_checkpoint` must be given
     preprocessing  what the published weights expect of an image: channel order, mean, deviation, size rule
     task           the task such weights were trained for
     labels         {`classes`: a name of `data.labels.label_set`} where the published label sets are known
@@ -62,12 +73,12 @@ class Dialect:
         names = list(names)
         return sum(any(re.search(sign, name) for name in names) for sign in self.signs) / len(self.signs)
 
-    def rename(self, name: str) -> str | None:
-        """Our name of a foreign one; "" where it is to be dropped, None where no rule fits."""
+    def rename(self, name: str, names: Collection[str] = ()) -> str | None:
+        """Our name of a foreign one in a file of `names`; "" where it is to be dropped, None where no rule fits."""
         for pattern, replacement in self.rules:
             match = re.fullmatch(pattern, name)
             if match:
-                return match.expand(replacement)
+                return match.expand(replacement) if isinstance(replacement, str) else replacement(match, names)
         return None
 
     def translate(self, tensors: Mapping[str, Tensor]) -> Translation:
@@ -77,7 +88,7 @@ class Dialect:
         dropped: list[str] = []
         left: list[str] = []
         for name, tensor in tensors.items():
-            ours = self.rename(name)
+            ours = self.rename(name, tensors)
             if not ours:
                 (left if ours is None else dropped).append(name)
                 continue
@@ -112,5 +123,11 @@ def prefixed(foreign: str, ours: str, rules: Sequence[Rule]) -> tuple[Rule, ...]
     >>> prefixed("backbone.", "encoder.", [(r"(conv\\d)\\.weight", r"\\1.weight")])
     (('backbone\\\\.(?:(conv\\\\d)\\\\.weight)', 'encoder.\\\\1.weight'),)
     """
-    ours = ours.replace("\\", r"\\")
-    return tuple((f"{re.escape(foreign)}(?:{pattern})", ours + new if new else "") for pattern, new in rules)
+    return tuple((f"{re.escape(foreign)}(?:{pattern})", _behind(ours, new)) for pattern, new in rules)
+
+
+def _behind(prefix: str, new: Replacement) -> Replacement:
+    """A replacement with a literal prefix, unless it drops the tensor."""
+    if isinstance(new, str):
+        return prefix.replace("\\", r"\\") + new if new else ""
+    return lambda match, names: prefix + new(match, names)

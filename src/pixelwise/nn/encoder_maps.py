@@ -1,0 +1,100 @@
+"""EfficientNet (Tan, Le 2019, 1905.11946) and MobileNetV2 (Sandler et al. 2018, 1801.04381) with the feature maps that
+segmentation_models.pytorch takes: the stem's instead of the first stage's, the last 1x1 convolution's instead of the
+last stage's. timm's own pyramids of these nets, under timm's names, end each stride with its last stage.
+
+Its EfficientNets also pad by fixed numbers, those that TensorFlow's "same" gives at the size that each was published
+for; TensorFlow itself, and timm, pad by the size at hand. Of b0 it takes the map at stride 16 behind the first block of
+the fifth stage instead of the third."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIZES = (224, 240, 260, 300, 380, 456, 528, 600)  # that EfficientNets b0 to b7 were published for
+# our name -> timm's, whether the finest map is the stem's or the coarsest the head's, and the size to pad as at
+NETS = {
+    **{f"efficientnet-b{i}": (f"tf_efficientnet_b{i}", "stem", size) for i, size in enumerate(SIZES)},
+    "mobilenet_v2": ("mobilenetv2_100", "head", 0),
+}
+
+
+class PaddedConv(nn.Conv2d):
+    """A convolution with the weights of another, that pads `before` above and at the left, `after` below and right."""
+
+    def __init__(self, conv: nn.Conv2d, before: int, after: int) -> None:
+        super().__init__(conv.in_channels, conv.out_channels, conv.kernel_size[0], conv.stride[0], groups=conv.groups,
+                         bias=conv.bias is not None, device=conv.weight.device)  # fmt: skip
+        self.weight, self.bias = conv.weight, conv.bias
+        self.around = (before, after, before, after)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(F.pad(input, self.around))
+
+
+def pad_as_at(net: nn.Module, size: int) -> None:
+    """Lets the strided convolutions of timm's EfficientNet pad at every size as they would at `size`, in place."""
+    strided = [(name, m) for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and m.stride[0] == 2]
+    for name, conv in strided:
+        halved = -(-size // 2)
+        total = max(2 * (halved - 1) + conv.kernel_size[0] - size, 0)
+        parent, _, last = name.rpartition(".")
+        setattr(net.get_submodule(parent), last, PaddedConv(conv, total // 2, total - total // 2))
+        size = halved
+
+
+class FeatureInfo:
+    """Channels and strides of the maps, asked as those of timm's nets."""
+
+    def __init__(self, channels: list[int], strides: list[int]) -> None:
+        self._channels, self._strides = channels, strides
+
+    def channels(self) -> list[int]:
+        return self._channels
+
+    def reduction(self) -> list[int]:
+        return self._strides
+
+
+class StagedNet(nn.Module):
+    """Images -> maps at strides 2, 4, 8, 16, 32, the finest first. The parts are timm's, by timm's names.
+
+    net     timm's EfficientNet or MobileNetV2      special  "stem" or "head"      size  see NETS
+    levels  how many of the maps; None: all. What lies behind the last one is not kept.
+    """
+
+    def __init__(self, net: Any, special: str, size: int = 0, levels: int | None = None) -> None:
+        super().__init__()
+        info = net.feature_info
+        stages = [int(entry["module"].split(".")[1]) for entry in info]  # the one that each map is taken behind
+        channels, strides = ([entry[key] for entry in info] for key in ("num_chs", "reduction"))
+        if special == "stem":
+            pad_as_at(net, size)
+            channels[0] = net.conv_stem.out_channels
+        else:
+            channels[-1] = net.conv_head.out_channels
+        keep = len(stages) if levels is None else levels
+        self.early = special == "stem"
+        self.headed = special == "head" and keep == len(stages)
+        taps = [(stage, len(net.blocks[stage]) - 1) for stage in stages]  # stage and block that each map is behind
+        if size == SIZES[0]:
+            taps[3] = (taps[3][0], 0)
+        self.taps = frozenset(taps[1 if self.early else 0 : keep])
+        self.conv_stem, self.bn1, self.blocks = net.conv_stem, net.bn1, net.blocks[: stages[keep - 1] + 1]
+        if self.headed:
+            self.conv_head, self.bn2 = net.conv_head, net.bn2
+        self.feature_info = FeatureInfo(channels[:keep], strides[:keep])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.bn1(self.conv_stem(images))  # timm's norms include the activation
+        maps = [x] if self.early else []
+        for i, stage in enumerate(self.blocks):
+            for j, block in enumerate(stage):
+                x = block(x)
+                if (i, j) in self.taps:
+                    maps.append(x)
+        if self.headed:
+            maps[-1] = self.bn2(self.conv_head(x))
+        return maps
