@@ -1,6 +1,6 @@
 """Encoders in the names of other code bases: the rules to rename them, and which one it is by its shapes.
 
-    torchvision, smp   ResNets as timm has them, after a prefix       RESNET
+    torchvision        ResNets as timm has them, after a prefix       RESNET
     mmsegmentation     ResNetV1c, whose stem is three 3x3             RESNET_V1C
 
 and, with `MMSEG`, what the published dense nets of mmsegmentation have in common.
