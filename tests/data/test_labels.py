@@ -39,6 +39,10 @@ COUNTS = [
     ("coco-panoptic", 133, 80),
     ("cityscapes", 19, 8),
     ("cityscapes-things", 8, 8),
+    ("voc", 21, 20),
+    ("ade20k", 150, 0),
+    ("camvid", 11, 0),
+    ("camvid-nothing", 11, 0),
 ]
 
 

@@ -1,7 +1,9 @@
-"""Published label sets by name, for weights that were trained on them: COCO's three, Cityscapes' two, VOC, ADE20K."""
+"""Published label sets by name, for weights that were trained on them: COCO's three, Cityscapes' two, VOC, ADE20K,
+CamVid's two."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from pixelwise.core.classes import Classes
@@ -37,6 +39,7 @@ def label_set(name: str) -> Classes:
     coco-90            the 90 slots of the category ids, which torchvision's detectors number
     cityscapes         19 classes                         cityscapes-things  the 8 things among them
     voc                background and 20 things           ade20k             150 classes
+    camvid             11 classes                         camvid-nothing     and a twelfth channel, for void
 
     >>> label_set("coco").names[:2], label_set("coco").ids[-1]
     (('person', 'bicycle'), 90)
@@ -87,6 +90,16 @@ def _ade20k() -> Classes:
     return CLASSES
 
 
+def _camvid() -> Classes:
+    from pixelwise.data.formats.camvid import CLASSES
+
+    return CLASSES
+
+
+def _camvid_nothing() -> Classes:
+    return replace(_camvid(), nothing=True)
+
+
 def _cityscapes_things() -> Classes:
     classes = _cityscapes()
     return classes.only(classes.things)
@@ -100,4 +113,6 @@ SETS = {
     "cityscapes-things": _cityscapes_things,
     "voc": _voc,
     "ade20k": _ade20k,
+    "camvid": _camvid,
+    "camvid-nothing": _camvid_nothing,
 }
