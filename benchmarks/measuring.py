@@ -83,11 +83,17 @@ def cost(model: Path, height: int, width: int) -> dict[str, float]:
     }
 
 
+def steps(out: Path) -> int:
+    """How many a run took: under a time budget they tell how busy the machine was."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return max(line["step"] for line in lines if "step" in line)
+
+
 def write(name: str, out: Path, minutes: float, command: str, found: Mapping[str, Any]) -> None:
     """results/NAME.json: the scores, and on what, when and how they were taken."""
     about = json.loads((out / "run.json").read_text())
     result = {"name": name, "date": date.today().isoformat(), "machine": about["machine"],
-              "minutes": round(minutes, 1), "command": command, "git": about["git"], "versions": about["versions"],
+              "minutes": round(minutes, 1), "steps": steps(out), "command": command, "git": about["git"], "versions": about["versions"],
               "scores": found}  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -96,13 +102,14 @@ def write(name: str, out: Path, minutes: float, command: str, found: Mapping[str
 def table(prefix: str, title: str, columns: Mapping[str, Callable[[Mapping[str, Any]], float | None]]) -> None:
     """results/PREFIX.md: a row for each results/PREFIX-*.json; `columns` read a result, in percent."""
     results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{prefix}-*.json"))]
-    heads = ["run", "minutes", *columns, "machine", "date", "command"]
+    heads = ["run", "minutes", "steps", *columns, "machine", "date", "command"]
     lines = [f"# {title}", "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for result in results:
         values = [read(result["scores"]) for read in columns.values()]
         percents = ["-" if value is None else f"{100 * value:.1f}" for value in values]
         name = result["name"].removeprefix(f"{prefix}-")
-        cells = [name, f"{result['minutes']}", *percents, result["machine"], result["date"], f"`{result['command']}`"]
+        taken = f"{result['steps']:,}" if "steps" in result else "-"
+        cells = [name, f"{result['minutes']}", taken, *percents, result["machine"], result["date"], f"`{result['command']}`"]
         lines.append("| " + " | ".join(cells) + " |")
     path = RESULTS / f"{prefix}.md"
     path.write_text("\n".join(lines) + "\n")
