@@ -93,8 +93,8 @@ def write(name: str, out: Path, minutes: float, command: str, found: Mapping[str
     """results/NAME.json: the scores, and on what, when and how they were taken."""
     about = json.loads((out / "run.json").read_text())
     result = {"name": name, "date": date.today().isoformat(), "machine": about["machine"],
-              "minutes": round(minutes, 1), "steps": steps(out), "command": command, "git": about["git"], "versions": about["versions"],
-              "scores": found}  # fmt: skip
+              "minutes": round(minutes, 1), "steps": steps(out), "command": command, "git": about["git"],
+              "versions": about["versions"], "scores": found}  # fmt: skip
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
@@ -109,7 +109,8 @@ def table(prefix: str, title: str, columns: Mapping[str, Callable[[Mapping[str, 
         percents = ["-" if value is None else f"{100 * value:.1f}" for value in values]
         name = result["name"].removeprefix(f"{prefix}-")
         taken = f"{result['steps']:,}" if "steps" in result else "-"
-        cells = [name, f"{result['minutes']}", taken, *percents, result["machine"], result["date"], f"`{result['command']}`"]
+        about = [result["machine"], result["date"], f"`{result['command']}`"]
+        cells = [name, f"{result['minutes']}", taken, *percents, *about]
         lines.append("| " + " | ".join(cells) + " |")
     path = RESULTS / f"{prefix}.md"
     path.write_text("\n".join(lines) + "\n")
