@@ -19,16 +19,16 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import FeaturePyramidNetwork
 
-from pixelwise.core.keys import Dialect, prefixed
+from pixelwise.core.keys import Dialect
 from pixelwise.core.outputs import Dense, Frame
-from pixelwise.core.sample import Preprocessing
-from pixelwise.core.sizes import SizeRule
-from pixelwise.errors import ConfigError
-from pixelwise.nn.encoder import make_encoder
-from pixelwise.nn.encoder_keys import RESNET, RESNET_V1C, resnet_name
+from pixelwise.nn.encoder import Encoder, make_encoder
+from pixelwise.nn.encoder_keys import MMSEG, MMSEG_BACKBONE, mmseg_encoder
 from pixelwise.nn.heads import dense
-from pixelwise.nn.pyramid import Pyramid
+from pixelwise.nn.options import check_choice, check_dropout, check_flags, check_whole
+from pixelwise.nn.pyramid import coarse
+from pixelwise.nn.smp_keys import SMP_ENCODER, smp_encoder
 
 PAPER = {"title": "Panoptic Feature Pyramid Networks", "year": 2019, "arxiv": "1901.02446"}
 GROUPS = 32  # of a group norm, as in the paper
@@ -90,12 +90,16 @@ class FPN(nn.Module):
 
     min_size = 32
 
-    def __init__(self, pyramid: Pyramid, semantic: SemanticBranch) -> None:
+    def __init__(self, encoder: Encoder, width: int, smooth: bool, semantic: SemanticBranch) -> None:
         super().__init__()
-        self.pyramid, self.semantic = pyramid, semantic
+        self.encoder, self.semantic = encoder, semantic
+        self.pyramid = FeaturePyramidNetwork(list(encoder.channels), width)
+        if not smooth:
+            self.pyramid.layer_blocks = nn.ModuleList(nn.Identity() for _ in encoder.channels)
 
     def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
-        logits = self.semantic(self.pyramid(images))
+        maps = {str(i): x for i, x in enumerate(self.encoder(images))}
+        logits = self.semantic(self.pyramid(maps))  # [B, K, h, w]
         return dense(images, frames, logits, align_corners=self.semantic.align_corners)
 
 
@@ -113,37 +117,30 @@ def build(*, classes: int, channels: int = 3, encoder: str = "resnet50", pretrai
     dropout   of whole maps, before the last convolution
     Raises ConfigError for what cannot be.
     """
-    for name, number in (("width", width), ("branch", branch), ("channels", channels)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ConfigError(f"FPN: {name} is {number!r}; it must be a whole number from 1 up.")
-    for name, flag in (("smooth", smooth), ("align_corners", align_corners), ("pretrained", pretrained)):
-        if not isinstance(flag, bool):
-            raise ConfigError(f"FPN: {name} is {flag!r}; it can be true or false.")
-    if norm not in ("group", "batch"):
-        raise ConfigError(f"FPN: norm is {norm!r}; it can be group or batch.")
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise ConfigError(f"FPN: dropout is {dropout!r}; it must be a number in [0, 1).")
-    body = make_encoder(encoder, channels=channels, pretrained=pretrained)
-    pyramid = Pyramid(body, width, pool=False, smooth=smooth)
-    semantic = SemanticBranch(outputs=classes, width=width, branch=branch, levels=len(pyramid.names), norm=norm,
+    check_whole("FPN", channels=channels, width=width, branch=branch)
+    check_flags("FPN", pretrained=pretrained, smooth=smooth, align_corners=align_corners)
+    check_choice("FPN", ("group", "batch"), norm=norm)
+    check_dropout("FPN", dropout=dropout)
+    body = coarse(make_encoder(encoder, channels=channels, pretrained=pretrained))
+    semantic = SemanticBranch(outputs=classes, width=width, branch=branch, levels=len(body.strides), norm=norm,
                               align_corners=align_corners, dropout=dropout)  # fmt: skip
-    return FPN(pyramid, semantic)
+    return FPN(body, width, smooth, semantic)
+
+
+# -- files of others --------------------------------------------------------------------------------------------------
 
 
 def _smp_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    width, branch = tensors["decoder.p5.weight"].shape[0], tensors["decoder.seg_blocks.3.block.0.block.0.weight"].shape[0]
-    return {**VARIANTS["smp"], "classes": len(tensors["segmentation_head.0.weight"]),
-            "channels": tensors["encoder.conv1.weight"].shape[1], "encoder": resnet_name(tensors, "encoder."),
-            "width": width, "branch": branch}  # fmt: skip
+    branch = tensors["decoder.seg_blocks.3.block.0.block.0.weight"]
+    return {**VARIANTS["smp"], **smp_encoder(tensors), "classes": len(tensors["segmentation_head.0.weight"]),
+            "width": branch.shape[1], "branch": branch.shape[0]}  # fmt: skip
 
 
 def _mmseg_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    encoder = resnet_name(tensors, "backbone.")
-    stem = tensors["backbone.stem.0.weight" if encoder.endswith("c") else "backbone.conv1.weight"]
-    return {**VARIANTS["mmseg_r50"], "classes": len(tensors["decode_head.conv_seg.weight"]),
-            "channels": stem.shape[1], "encoder": encoder,
-            "width": tensors["neck.lateral_convs.0.conv.weight"].shape[0],
-            "branch": tensors["decode_head.conv_seg.weight"].shape[1]}  # fmt: skip
+    told, predictor = mmseg_encoder(tensors), tensors["decode_head.conv_seg.weight"]
+    return {**VARIANTS["mmseg_r50"], "encoder": told["encoder"], "channels": told["channels"],
+            "classes": predictor.shape[0], "branch": predictor.shape[1],
+            "width": len(tensors["neck.lateral_convs.0.conv.weight"])}  # fmt: skip
 
 
 MMSEG_BRANCH = tuple(
@@ -156,32 +153,32 @@ MMSEG_BRANCH = tuple(
     )
 )
 KEYS = {
+    # how maps are enlarged and merged stands in no file: its defaults, "nearest" and "add"
     "smp": Dialect(
-        signs=(r"^encoder\.conv1\.", r"^decoder\.p5\.", r"^decoder\.seg_blocks\.0\.block\.2\.", r"^segmentation_head\.0\."),
+        signs=(r"^encoder\.", r"^decoder\.p5\.", r"^decoder\.seg_blocks\.0\.block\.2\.", r"^segmentation_head\.0\."),
         rules=(
-            *prefixed("encoder.", "pyramid.encoder.body.", RESNET),
-            *((rf"decoder\.p{i + 2}\.skip_conv\.(.*)", rf"pyramid.fpn.inner_blocks.{i}.0.\1") for i in range(3)),
-            (r"decoder\.p5\.(.*)", r"pyramid.fpn.inner_blocks.3.0.\1"),
+            *SMP_ENCODER,
+            *((rf"decoder\.p{i + 2}\.skip_conv\.(.*)", rf"pyramid.inner_blocks.{i}.0.\1") for i in range(3)),
+            (r"decoder\.p5\.(.*)", r"pyramid.inner_blocks.3.0.\1"),
             *(
                 (rf"decoder\.seg_blocks\.{3 - i}\.block\.(\d)\.block\.([01])\.(.*)", rf"semantic.stages.{i}.\1.\2.\3")
                 for i in range(4)
             ),
             (r"segmentation_head\.0\.(.*)", r"semantic.predictor.\1"),
+            (r"classification_head\..*", ""),
         ),
         options=_smp_options,
     ),
     "mmseg": Dialect(
         signs=(r"^backbone\.layer4\.", r"^neck\.lateral_convs\.3\.", r"^decode_head\.scale_heads\.3\.4\."),
         rules=(
-            *prefixed("backbone.", "pyramid.encoder.body.", (*RESNET_V1C, *RESNET)),
-            (r"neck\.lateral_convs\.(\d)\.conv\.(.*)", r"pyramid.fpn.inner_blocks.\1.0.\2"),
-            (r"neck\.fpn_convs\.(\d)\.conv\.(.*)", r"pyramid.fpn.layer_blocks.\1.0.\2"),
+            *MMSEG_BACKBONE,
+            (r"neck\.lateral_convs\.(\d)\.conv\.(.*)", r"pyramid.inner_blocks.\1.0.\2"),
+            (r"neck\.fpn_convs\.(\d)\.conv\.(.*)", r"pyramid.layer_blocks.\1.0.\2"),
             *MMSEG_BRANCH,
             (r"decode_head\.conv_seg\.(.*)", r"semantic.predictor.\1"),
         ),
         options=_mmseg_options,
-        labels={19: "cityscapes", 21: "voc", 150: "ade20k"},
-        sizes={n: SizeRule(short=512, long=2048) for n in (21, 150)},
-        preprocessing=Preprocessing(),
+        **MMSEG,
     ),
 }

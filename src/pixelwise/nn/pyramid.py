@@ -47,33 +47,32 @@ def group_norms(module: nn.Module) -> nn.Module:
     return module
 
 
+def coarse(encoder: Encoder, least: int = LEAST_STRIDE) -> Encoder:
+    """The encoder without its maps finer than a stride of `least`, and with one map for each stride: the last."""
+    keep = list({stride: i for i, stride in enumerate(encoder.strides) if stride >= least}.values())
+    channels, strides, picks = (
+        [values[i] for i in keep] for values in (encoder.channels, encoder.strides, encoder.picks)
+    )
+    return Encoder(encoder.body, channels, strides, picks, encoder.multiple)
+
+
 class Pyramid(nn.Module):
     """Encoder and FPN: images -> {"0": [B, D, h, w], "1": ..., "pool": ...}, the finest first.
 
-    pool    with a last level, every second cell of the one before, for detectors
-    smooth  each level through a 3x3 convolution at last, the paper's against the aliasing of enlarged maps
-    `names` and `strides` of the levels. `multiple`: of an input whose sides are multiples of it every stride is exact.
+    `names` and `strides` of the levels; the last is every second cell of the one before. `multiple`: the input's sides
+    must be multiples of it, so that every stride is exact.
     """
 
-    def __init__(self, encoder: Encoder, width: int = 256, norm: str = "none", *, pool: bool = True,
-                 smooth: bool = True) -> None:  # fmt: skip
+    def __init__(self, encoder: Encoder, width: int = 256, norm: str = "none") -> None:
         super().__init__()
-        last = {stride: i for i, stride in enumerate(encoder.strides) if stride >= LEAST_STRIDE}
-        keep = list(last.values())
-        picks = [encoder.picks[i] for i in keep]
-        strides = tuple(encoder.strides[i] for i in keep)
-        self.encoder = Encoder(encoder.body, [encoder.channels[i] for i in keep], strides, picks, encoder.multiple)
+        self.encoder = coarse(encoder)
+        strides = self.encoder.strides
         self.fpn = FeaturePyramidNetwork(
-            list(self.encoder.channels),
-            width,
-            extra_blocks=LastLevelMaxPool() if pool else None,
-            norm_layer=norm_layer(norm),
+            list(self.encoder.channels), width, extra_blocks=LastLevelMaxPool(), norm_layer=norm_layer(norm)
         )
-        if not smooth:
-            self.fpn.layer_blocks = nn.ModuleList(nn.Identity() for _ in keep)
         self.width, self.multiple = width, strides[-1]
-        self.names = (*(str(i) for i in range(len(keep))), *(["pool"] if pool else []))
-        self.strides = (*strides, *([2 * strides[-1]] if pool else []))
+        self.names = (*(str(i) for i in range(len(strides))), "pool")
+        self.strides = (*strides, 2 * strides[-1])
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         return self.fpn(dict(zip(self.names, self.encoder(images))))
