@@ -18,6 +18,8 @@ STRIDES = (8, 16, 32)  # that an encoder can be asked for
 LEAST_LEVELS, LEAST_STRIDE = 3, 16  # below this it is no pyramid
 SEE = "Take one of `pixelwise list encoders`."
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation
+
 FLAT = "all its blocks compute at one resolution, so there is no pyramid"
 FIXED = "it takes images of one size only"
 # timm's families, for the list; `make_encoder` looks at the net itself
@@ -160,8 +162,8 @@ def _build(name: str, channels: int, pretrained: bool, output_stride: int, level
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of renamed models
             return _create(name, words, levels)
-    except TypeError as error:
-        if "output_stride" not in str(error):
+    except (TypeError, AssertionError) as error:  # VGG asserts a stride of 32
+        if "output_stride" not in str(error) and not (isinstance(error, AssertionError) and output_stride != 32):
             raise
         raise ConfigError(f"The encoder '{name}' cannot be dilated to an output stride of {output_stride}; "
                           "ResNets, EfficientNets and MobileNets can.") from error  # fmt: skip
@@ -201,6 +203,19 @@ def classifier(name: str, *, channels: int = 3) -> Any:
         return timm.create_model(name, pretrained=True, in_chans=channels)
     except (RuntimeError, OSError, ValueError) as error:
         raise _no_weights(name, error) from error
+
+
+def trained_with(net: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation, of colours in 0..1, of the images that timm's weights of a net were trained with.
+
+    They stand in timm's description of the encoder; nets that take its weights into layers of their own (VGG-16, HRNet)
+    have ImageNet's.
+    """
+    for module in net.modules():
+        if isinstance(module, Encoder):
+            about: Any = module.body.pretrained_cfg
+            return tuple(about["mean"]), tuple(about["std"])
+    return IMAGENET
 
 
 def frozen_batch_norm(module: nn.Module, eps: float | None = None) -> nn.Module:
