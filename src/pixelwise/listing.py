@@ -64,9 +64,10 @@ def models() -> Table:
 def _about(module: Any) -> Text:
     """The first line of the module, and its paper where the line does not name it."""
     line = (module.__doc__ or "").strip().partition("\n")[0]
-    paper = getattr(module, "PAPER", None)
-    if paper and paper["arxiv"] not in line:
-        line += f" {paper['title']} ({paper['year']}, {paper['arxiv']})"
+    paper = getattr(module, "PAPER", {})
+    place = paper.get("arxiv") or paper.get("doi")  # a net that is on no arXiv
+    if place and place not in line:
+        line += f" {paper['title']} ({paper['year']}, {place})"
     return Text(line.strip())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,17 @@ def coarse(encoder: Encoder, least: int = LEAST_STRIDE) -> Encoder:
         [values[i] for i in keep] for values in (encoder.channels, encoder.strides, encoder.picks)
     )
     return Encoder(encoder.body, channels, strides, picks, encoder.multiple)
+
+
+def halving(encoder: Encoder, name: str) -> Encoder:
+    """The encoder with maps from stride 2 or 4 on, for decoders that double the size at each step. `name`: for the
+    ConfigError that is raised where a map is not half as fine as the one before."""
+    found = coarse(encoder, 2)
+    strides = found.strides
+    if strides[0] not in (2, 4) or any(b != 2 * a for a, b in pairwise(strides)):
+        raise ConfigError(f"The encoder '{name}' has maps at strides {list(strides)}; each must be half as fine as the "
+                          "one before, from 2 or 4 on. ResNets are so.")  # fmt: skip
+    return found
 
 
 class Pyramid(nn.Module):
