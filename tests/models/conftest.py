@@ -109,11 +109,12 @@ def mmseg_net() -> Callable[..., nn.Module]:
             told.model.pretrained = None
             told.model.pop("data_preprocessor", None)
             told.model.backbone.update(backbone)
-            for part in ("backbone", "decode_head", "auxiliary_head"):
-                if part in told.model:
-                    told.model[part].norm_cfg = {"type": "BN"}
-                    if "num_classes" in told.model[part]:
-                        told.model[part].num_classes = classes
+            for name in ("backbone", "decode_head", "auxiliary_head"):
+                found = told.model.get(name, [])
+                for part in found if isinstance(found, list) else [found]:  # a list: a cascade of heads
+                    part.norm_cfg = {"type": "BN"}
+                    if "num_classes" in part:
+                        part.num_classes = classes
             return registry.MODELS.build(told.model)
 
     return make
@@ -136,7 +137,7 @@ def _mmseg_logits(net: nn.Module, images: Tensor) -> Tensor:
     found = net.encode_decode(images, told * len(images))
     if found.shape[-2:] == images.shape[-2:]:
         return found
-    return F.interpolate(found, images.shape[-2:], mode="bilinear", align_corners=net.decode_head.align_corners)
+    return F.interpolate(found, images.shape[-2:], mode="bilinear", align_corners=net.align_corners)
 
 
 @pytest.fixture(scope="session")

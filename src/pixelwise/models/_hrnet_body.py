@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from pixelwise.errors import ConfigError
 from pixelwise.nn.conv import conv_norm
 
-Sizes = tuple[int, int]
+STRIDE = 32  # of the coarsest branch
 
 
 class Basic(nn.Module):
@@ -99,7 +99,7 @@ class Exchange(nn.Module):
         return enlarge(x, (maps[i].shape[2], maps[i].shape[3]), self.align_corners)
 
 
-def enlarge(x: Tensor, size: Sizes, align_corners: bool) -> Tensor:
+def enlarge(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
     """[B, C, h, w] -> [B, C, *size], bilinear."""
     if tuple(x.shape[2:]) == size:
         return x
@@ -136,18 +136,18 @@ class HighResolutionNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        self._check(images)
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         x = self.layer1(x)
         maps = self.stage2([transition(x) for transition in self.transition1])
         maps = self.stage3([*maps, self.transition2[-1](maps[-1])])
-        coarsest = self._check(self.transition3[-1](maps[-1]), images)
-        return self.stage4([*maps, coarsest])
+        return self.stage4([*maps, self.transition3[-1](maps[-1])])
 
-    def _check(self, x: Tensor, images: Tensor) -> Tensor:
-        if self.training and x.numel() == x.shape[1]:
+    def _check(self, images: Tensor) -> None:
+        height, width = images.shape[-2:]
+        if self.training and len(images) == 1 and max(height, width) <= STRIDE:
             raise ConfigError(
-                f"HRNet: of one image of {images.shape[2]}x{images.shape[3]} pixels the coarsest branch sees one, and "
-                "a norm over one has no deviation: train on crops above 32 pixels a side, or on 2 images and more."
+                f"HRNet: of an image of {height}x{width} pixels the coarsest branch sees one cell, and a norm over it "
+                f"has no deviation: train on crops above {STRIDE} pixels a side, or on 2 images and more."
             )
-        return x
