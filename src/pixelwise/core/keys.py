@@ -61,12 +61,15 @@ class Dialect:
             raise ConfigError("A dialect needs at least one sign, or it would recognise every file.")
 
     def expects(self, classes: int, channels: int = 3) -> Preprocessing:
-        """What weights with so many classes expect of an image; other than three channels have no published numbers."""
+        """What weights with so many classes expect of an image; other than three channels have no published numbers, so
+        they take those that all channels share, or 0.5."""
         told = replace(self.preprocessing, size=self.sizes.get(classes, self.preprocessing.size))
         if channels == told.channels:
             return told
-        return replace(told, channels=channels, order="L" if channels == 1 else "", mean=(0.5,) * channels,
-                       std=(0.5,) * channels)  # fmt: skip
+        same = len(set(told.mean)) == len(set(told.std)) == 1  # of all channels, as of plain division by 255
+        mean, std = (told.mean[0], told.std[0]) if same else (0.5, 0.5)
+        return replace(told, channels=channels, order="L" if channels == 1 else "", mean=(mean,) * channels,
+                       std=(std,) * channels)  # fmt: skip
 
     def share(self, names: Iterable[str]) -> float:
         """Which part of the signs, 0..1, matches some of these foreign names; 1 means recognised."""

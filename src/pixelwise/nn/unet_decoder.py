@@ -96,7 +96,7 @@ def check_widths(skips: Skips, widths: Sequence[int]) -> None:
 
 
 def check_cells(net: nn.Module, images: Tensor, stride: int) -> None:
-    """Raises ConfigError in training on one image that shrinks to a single cell: batch norms have no deviation there."""
+    """Raises ConfigError in training on one image that shrinks to one cell: batch norms have no deviation there."""
     if net.training and len(images) == 1 and max(images.shape[-2:]) <= stride:
         raise ConfigError(f"One image of {images.shape[-1]} x {images.shape[-2]} pixels shrinks to a single cell, of "
                           f"which a norm has no deviation: train on more than {stride} pixels or 2 images a "
