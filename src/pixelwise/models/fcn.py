@@ -40,7 +40,14 @@ from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError
 from pixelwise.nn.conv import conv_norm
 from pixelwise.nn.encoder import STRIDES, make_encoder
-from pixelwise.nn.encoder_keys import MMSEG, MMSEG_AUX, MMSEG_BACKBONE, RESNET, mmseg_encoder, resnet_name
+from pixelwise.nn.encoder_keys import (
+    MMSEG,
+    MMSEG_AUX,
+    MMSEG_BACKBONE,
+    RESNET,
+    mmseg_dilated_encoder,
+    resnet_name,
+)
 from pixelwise.nn.heads import FCNHead, dense
 from pixelwise.nn.options import check_choice, check_dropout, check_flags, check_weight, check_whole
 from pixelwise.nn.upsample import bilinear_up
@@ -149,7 +156,8 @@ class DilatedFCN(nn.Module):
     min_size = 8
 
     def __init__(self, *, classes: int, channels: int, encoder: str, pretrained: bool, stride: int, aux: float,
-                 head: str, width: int | None, dropout: float, drop_maps: bool) -> None:  # fmt: skip
+                 head: str, width: int | None, dropout: float, drop_maps: bool,
+                 align_corners: bool) -> None:  # fmt: skip
         super().__init__()
         levels = (16, 32) if aux else (32,)
         self.encoder = make_encoder(encoder, channels=channels, pretrained=pretrained, output_stride=stride,
@@ -159,18 +167,18 @@ class DilatedFCN(nn.Module):
         self.head = kind(last, classes, width, dropout, maps=drop_maps)
         middle = self.encoder.channels[0]
         self.aux = FCNHead(middle, classes, dropout=dropout, maps=drop_maps) if aux else None
-        self.aux_weight = aux
+        self.aux_weight, self.align_corners = aux, align_corners
 
     def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
         maps = self.encoder(images)
         aux = [("aux", self.aux_weight, self.aux(maps[0]))] if self.training and self.aux is not None else []
-        return dense(images, frames, self.head(maps[-1]), aux=aux)
+        return dense(images, frames, self.head(maps[-1]), aux=aux, align_corners=self.align_corners)
 
 
 def build(*, classes: int, channels: int = 3, encoder: str = VGG16, pretrained: bool = False, stride: int = 8,
           width: int | None = None, dropout: float | None = None, drop_maps: bool = False, fc: int = 4096,
           upsampling: str = "paper", at_once: bool = False, aux: float = 0.0,
-          head: str = "plain") -> FCN | DilatedFCN:  # fmt: skip
+          head: str = "plain", align_corners: bool = False) -> FCN | DilatedFCN:  # fmt: skip
     """FCN with numbers.
 
     channels    of the input               encoder  "vgg16", or one of `pixelwise list encoders` that can be dilated
@@ -187,13 +195,15 @@ def build(*, classes: int, channels: int = 3, encoder: str = VGG16, pretrained: 
     In the dilated form only:
     aux         weight of the auxiliary head's loss; 0: no such head
     head        plain: one 3x3 convolution before the last; concat: mmsegmentation's
+    align_corners  how logits are enlarged; true for mmsegmentation's files that were trained at 769x769
     Raises ConfigError for what cannot be, and for options of the other form.
     """
     check_whole("FCN", channels=channels, fc=fc, **({} if width is None else {"width": width}))
     check_choice("FCN", STRIDES, stride=stride)
     check_choice("FCN", UPSAMPLINGS, upsampling=upsampling)
     check_choice("FCN", ("plain", "concat"), head=head)
-    check_flags("FCN", pretrained=pretrained, drop_maps=drop_maps, at_once=at_once)
+    check_flags("FCN", pretrained=pretrained, drop_maps=drop_maps, at_once=at_once,
+                align_corners=align_corners)  # fmt: skip
     check_weight("FCN", aux=aux)
     if dropout is not None:
         check_dropout("FCN", dropout=dropout)
@@ -202,8 +212,8 @@ def build(*, classes: int, channels: int = 3, encoder: str = VGG16, pretrained: 
     if encoder != VGG16:
         _refuse("the dilated form", fc=fc != 4096, upsampling=upsampling != "paper", at_once=at_once)
         return DilatedFCN(**shared, encoder=encoder, aux=aux, head=head, width=width,
-                          dropout=0.1 if dropout is None else dropout)  # fmt: skip
-    _refuse("vgg16", aux=aux != 0, head=head != "plain")
+                          dropout=0.1 if dropout is None else dropout, align_corners=align_corners)  # fmt: skip
+    _refuse("vgg16", aux=aux != 0, head=head != "plain", align_corners=align_corners)
     if at_once and stride == 32:
         raise ConfigError("FCN: at_once scales what pool4 and pool3 add, and with stride=32 they add nothing.")
     if pretrained and fc != 4096:
@@ -245,7 +255,7 @@ def _torchvision_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _mmseg_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {**_MMSEG, **mmseg_encoder(tensors), "classes": len(tensors["decode_head.conv_seg.weight"]),
+    return {**_MMSEG, **mmseg_dilated_encoder(tensors), "classes": len(tensors["decode_head.conv_seg.weight"]),
             "width": len(tensors["decode_head.conv_cat.conv.weight"])}  # fmt: skip
 
 

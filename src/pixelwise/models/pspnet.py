@@ -32,7 +32,15 @@ from pixelwise.errors import ModelFileError
 from pixelwise.nn.context import PyramidPooling
 from pixelwise.nn.conv import conv_norm
 from pixelwise.nn.encoder import STRIDES, dilate_evenly, make_encoder
-from pixelwise.nn.encoder_keys import MMSEG, MMSEG_AUX, MMSEG_BACKBONE, RESNET, RESNET_V1C, mmseg_encoder, resnet_name
+from pixelwise.nn.encoder_keys import (
+    MMSEG,
+    MMSEG_AUX,
+    MMSEG_BACKBONE,
+    RESNET,
+    RESNET_V1C,
+    mmseg_dilated_encoder,
+    resnet_name,
+)
 from pixelwise.nn.heads import FCNHead, dense
 from pixelwise.nn.options import check_choice, check_dropout, check_flags, check_weight, check_whole, check_wholes
 
@@ -121,7 +129,7 @@ def build(*, classes: int, channels: int = 3, encoder: str = "resnet50c", pretra
 
 def _mmseg_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     width = len(tensors["decode_head.bottleneck.conv.weight"])
-    return {**mmseg_encoder(tensors), "classes": len(tensors["decode_head.conv_seg.weight"]), "width": width}
+    return {**mmseg_dilated_encoder(tensors), "classes": len(tensors["decode_head.conv_seg.weight"]), "width": width}
 
 
 def _hszhao_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -83,6 +83,16 @@ def mmseg_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"encoder": encoder, "channels": stem.shape[1], "aux": aux}
 
 
+def mmseg_dilated_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """`mmseg_encoder` for nets whose encoder is dilated. Raises ModelFileError for blocks of two convolutions, of which
+    mmsegmentation dilates the first only."""
+    told = mmseg_encoder(tensors)
+    if "backbone.layer1.0.conv3.weight" not in tensors:
+        raise ModelFileError("its ResNet has blocks of two convolutions, of which mmsegmentation dilates the first "
+                             "only; its ResNet-50 and 101 are known.")  # fmt: skip
+    return told
+
+
 def _block(name: str, stage: str) -> int:
     match = re.match(rf"{re.escape(stage)}(\d+)\.", name)
     return int(match[1]) if match else -1
