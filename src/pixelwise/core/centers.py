@@ -14,7 +14,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from pixelwise.core.outputs import Candidates, Dense, Frame, Merge, Window, _read, cut_strips, register
+from pixelwise.core.outputs import Candidates, Dense, Frame, Merge, Window, cut_strips, read_grid, register
 from pixelwise.errors import ConfigError
 from pixelwise.kernels.grouping import NearestCentre, find_centres
 
@@ -143,12 +143,12 @@ class Centers:
 
     def heat_map(self, i: int) -> Tensor:
         """[H, W] float32 at the original size."""
-        return _read(self.heat[i], self.frames[i], None, self.align_corners)[0]
+        return read_grid(self.heat[i], self.frames[i], None, self.align_corners)[0]
 
     def offset_map(self, i: int, window: Window | None = None) -> Tensor:
         """[2, H, W] float32 (dy, dx) in pixels of the original image, or on a window of it."""
         zoom = torch.tensor(_zoom(self.frames[i]), device=self.offsets.device)[:, None, None]
-        return _read(self.offsets[i], self.frames[i], window, self.align_corners) * zoom
+        return read_grid(self.offsets[i], self.frames[i], window, self.align_corners) * zoom
 
     def candidates(self, i: int) -> Candidates:
         """Things by grouping with their class by majority vote, and one candidate for each class of stuff."""

@@ -105,7 +105,7 @@ def cut_strips(frame: Frame, window: Window | None, depth: int) -> Iterator[Wind
         yield y, left, min(rows, top + height - y), width
 
 
-def _read(maps: Tensor, frame: Frame, window: Window | None, align_corners: bool) -> Tensor:
+def read_grid(maps: Tensor, frame: Frame, window: Window | None, align_corners: bool) -> Tensor:
     """[K, h, w] on the net's grid -> [K, H, W] on the original image (or on a window of it), one bilinear step."""
     top, left, height, width = window or (0, 0, *frame.original)
     origin, step = [], []
@@ -158,14 +158,14 @@ class Dense:
 
     def probs(self, i: int, window: Window | None = None) -> Tensor:
         """[K, H, W] float32 in 0..1 at the original size, or on a window of it."""
-        logits = _read(self.logits[i], self.frames[i], window, self.align_corners)
+        logits = read_grid(self.logits[i], self.frames[i], window, self.align_corners)
         return logits.softmax(0) if self.activation == "softmax" else logits.sigmoid()
 
     def class_map(self, i: int, window: Window | None = None) -> Tensor:
         """[H, W] int64 channel with the largest logit; under "sigmoid" K (nothing) where none exceeds 0."""
         channels, strips = self.logits.shape[1], []
         for strip in cut_strips(self.frames[i], window, channels):
-            best = _read(self.logits[i], self.frames[i], strip, self.align_corners).max(0)
+            best = read_grid(self.logits[i], self.frames[i], strip, self.align_corners).max(0)
             nothing = best.values <= 0 if self.activation == "sigmoid" else None
             strips.append(best.indices if nothing is None else best.indices.masked_fill(nothing, channels))
         return torch.cat(strips)
@@ -234,7 +234,7 @@ class Queries:
         known = self.classes[i].float().softmax(-1)[:, :-1]  # [Q, K]
         strips = []
         for strip in cut_strips(self.frames[i], window, self.masks.shape[1]):
-            masks = _read(self.masks[i], self.frames[i], strip, self.align_corners).sigmoid()
+            masks = read_grid(self.masks[i], self.frames[i], strip, self.align_corners).sigmoid()
             strips.append(torch.einsum("qk,qhw->khw", known, masks))
         total = torch.cat(strips, 1)
         return total / total.sum(0, keepdim=True).clamp_min(1e-12)
@@ -252,7 +252,7 @@ class Queries:
         scores = self.classes[i].detach().float().softmax(-1)[:, :-1]
         boxes, crops, rows = [], [], []
         for q in range(self.masks.shape[1]):
-            mask = _read(self.masks[i, q : q + 1].detach(), self.frames[i], None, self.align_corners)[0].sigmoid()
+            mask = read_grid(self.masks[i, q : q + 1].detach(), self.frames[i], None, self.align_corners)[0].sigmoid()
             if float(mask.max()) <= 0.01:
                 continue
             mask_np = mask.cpu().numpy()
