@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pixelwise.cli import parse
-from pixelwise.config import TrainSettings
+from pixelwise.config import DataSettings, TrainSettings
 from pixelwise.core.classes import Classes
+from pixelwise.core.registry import create_model
 from pixelwise.errors import ConfigError
 from pixelwise.models import mask_rcnn
 from pixelwise.nn import encoder
@@ -80,3 +82,47 @@ def test_weights_from_elsewhere_are_asked_for_once_and_no_model_file_wants_them(
     training = Training(parse(settings))
     assert asked.count(True) == 1
     assert "pretrained" not in training._card({}).options
+
+
+class Photographs:
+    """What `preprocessing_of` reads of a data set and its statistics."""
+
+    def __init__(self, channels: int = 3, dtype: str = "uint8") -> None:
+        self.channels, self.dtype = channels, dtype
+        self.mean, self.std = np.full(channels, 0.4), np.full(channels, 0.1)
+
+    def preprocessing(self, settings, net=None, said=None):
+        say = (lambda line: None) if said is None else said.append
+        return plans.preprocessing_of(settings, self, self, torch.nn.Identity() if net is None else net, say)
+
+
+def test_colours_are_normalised_as_the_encoders_weights_expect(monkeypatch):
+    """timm's loading is replaced; it stands in its description that this net was trained with means of a half."""
+    import timm
+
+    real, loaded = timm.create_model, []
+
+    def offline(name, pretrained=False, **options):
+        loaded.append(pretrained)
+        return real(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    settings = replace(SETTINGS, model="mask_rcnn-small", options=("pretrained=true",))
+    net = create_model("mask_rcnn-small", classes=3, encoder="tf_mobilenetv3_small_minimal_100", pretrained=True)
+    assert True in loaded
+    said: list[str] = []
+    found = Photographs().preprocessing(settings, net, said)
+    assert (found.mean, found.std, found.range, found.order) == ((0.5,) * 3, (0.5,) * 3, 255.0, "RGB")
+    assert said == ["input     mean 0.5 0.5 0.5, deviation 0.5 0.5 0.5: those of the encoder's weights"]
+    assert Photographs().preprocessing(settings).mean == (0.485, 0.456, 0.406)  # weights in a net's own layers
+    for kind in (Photographs(4), Photographs(3, "uint16")):
+        assert kind.preprocessing(settings, net, said).mean == (0.4,) * kind.channels
+        assert "mean and deviation of the data" in said[-1]
+    assert Photographs().preprocessing(replace(settings, options=()), net).mean == (0.4,) * 3
+
+
+def test_percentiles_of_16_bits_keep_their_range():
+    settings = replace(SETTINGS, dataset=DataSettings(percentiles=(1.0, 99.8)))
+    for dtype, top in (("uint8", 255.0), ("uint16", 65535.0)):
+        found = Photographs(1, dtype).preprocessing(settings)
+        assert (found.range, found.percentiles, found.mean) == (top, (1.0, 99.8), (0.0,))

@@ -26,7 +26,7 @@ from pixelwise.errors import ConfigError, OutputError
 from pixelwise.training.plan import Plan
 
 OWN = ("data", "out", "resume")  # each call says these itself
-FREE = ("device", "workers", "report", "tensorboard")  # these may change when a run goes on
+FREE = ("device", "workers", "report", "tensorboard", "gradient_checkpointing")  # these may change when a run goes on
 
 
 @dataclass(frozen=True)

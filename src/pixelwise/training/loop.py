@@ -104,10 +104,10 @@ class Training:
 
     def _build_net(self) -> None:
         s, say = self.settings, self.log.say
-        self.preprocessing = plans.preprocessing_of(s, self.dataset, self.stats)
         options = plans.model_options(s, self.dataset, self.task)
         self.options = plans.filled_later(options)
         net = self._create(self.options if self.resumes else options)
+        self.preprocessing = plans.preprocessing_of(s, self.dataset, self.stats, net, say)
         if s.weights is not None and not self.resumes:
             kept, dropped = load_weights_into(net, s.weights)
             what = f": {', '.join(dropped)}" if dropped else ""
@@ -116,6 +116,7 @@ class Training:
         self.scored = self._create(self.options).to(self.device).to(memory_format=torch.channels_last).eval()
         told = " ".join(f"{name}={value}" for name, value in options.items())
         say(f"model     {s.model} {told}, {sum(p.numel() for p in net.parameters()):,} parameters")
+        plans.save_memory(s, net, say)
 
     def _create(self, options: dict[str, Any]) -> nn.Module:
         return create_model(self.settings.model, classes=self.task.classes.channels, **options)
@@ -212,15 +213,12 @@ class Training:
     def _step(self, batch: Batch) -> tuple[dict[str, float], bool]:
         """One batch: losses, backward and, when enough gradients are summed, a step of the optimiser."""
         at, s = self.at, self.settings
-        first = at.batch - at.batch % s.optim.accumulate
-        summed = min(s.optim.accumulate, len(self.loader) - first)  # an epoch's last step may have fewer batches
+        first = at.batch - at.batch % s.optim.accumulate  # of a step; an epoch's last one may have fewer batches
+        summed = min(s.optim.accumulate, len(self.loader) - first)
         stepped = at.batch + 1 == first + summed
         self.model.train()
-        advice = (
-            f"A batch of {self.plan.batch_size} crops of {self.plan.crop} is too much: use a smaller --batch-size (and "
-            "--optim.accumulate to make up for it), a smaller --crop, or a smaller model."
-        )
-        with memory_limit(advice), contextlib.nullcontext() if stepped else self.world.no_sync(self.model):
+        alone = contextlib.nullcontext() if stepped else self.world.no_sync(self.model)
+        with memory_limit(plans.step_advice(self.plan, s)), alone:
             with self.world.autocast():
                 losses = self.objective(self.model, batch, self.task, at.progress)
             total: Tensor = sum(losses.values())  # type: ignore[assignment]

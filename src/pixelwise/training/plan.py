@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +24,11 @@ from pixelwise.errors import ConfigError
 from pixelwise.losses.criterion import Recipe
 from pixelwise.losses.mix import Mix, parse
 from pixelwise.losses.weights import class_weights
+from pixelwise.nn.checkpointing import checkpoint_blocks
+from pixelwise.nn.encoder import trained_with
 from pixelwise.tasks import Instance, Panoptic, Semantic
-from pixelwise.training.memory import activation_bytes, fit_batch, memory_limit
+from pixelwise.training.log import many
+from pixelwise.training.memory import fit_batch, memory_limit, step_bytes
 
 Task = Semantic | Instance | Panoptic
 IMAGES_TO_SEE = {"cpu": 12_000, "cuda": 60_000}  # training images drawn in all, where no length is given
@@ -56,25 +59,45 @@ class Plan:
         return cls(**{**data, "crop": tuple(data["crop"]), "said": tuple(data["said"])})
 
 
-def preprocessing_of(settings: TrainSettings, dataset: DataSet, stats: Statistics) -> Preprocessing:
+def preprocessing_of(settings: TrainSettings, dataset: DataSet, stats: Statistics, net: nn.Module,
+                     say: Callable[[str], None]) -> Preprocessing:  # fmt: skip
     """Channels, range, mean and deviation from the data; where each image has its own range, that is all.
 
     A training that starts from a model file goes on with that file's, where it takes such images: its weights expect
-    them so. But for the size rule: crops set the scale.
+    them so. But for the size rule: crops set the scale. So do photographs of 8 bits and an encoder whose weights are
+    timm's: the mean and deviation are those it was trained with.
     """
     names = {1: "L", 3: "RGB"}
     channels, order, own = dataset.channels, names.get(dataset.channels, ""), settings.dataset.percentiles
+    top = 255.0 if dataset.dtype == "uint8" else 65535.0
     if own is not None:
-        return Preprocessing(channels=channels, order=order, mean=(0.0,) * channels, std=(1.0,) * channels,
+        return Preprocessing(channels=channels, order=order, range=top, mean=(0.0,) * channels, std=(1.0,) * channels,
                              percentiles=own)  # fmt: skip
     std = tuple(max(float(s), 1e-3) for s in stats.std)
-    top = 255.0 if dataset.dtype == "uint8" else 65535.0
     if settings.weights is not None:
         theirs = read_card(settings.weights).preprocessing
         if (theirs.channels, theirs.range) == (channels, top):
             return replace(theirs, size=None)
+    elif parse_options(settings.options).get("pretrained") is True:
+        mean, std_of = trained_with(net)
+        if (channels, top) == (3, 255.0):
+            say(f"input     mean {_numbers(mean)}, deviation {_numbers(std_of)}: those of the encoder's weights")
+            return Preprocessing(mean=mean, std=std_of)
+        say(f"input     mean and deviation of the data: the encoder's are of 3 channels of 8 bits, not {channels} of "
+            f"{dataset.dtype}")  # fmt: skip
     return Preprocessing(channels=channels, order=order, range=top,
                          mean=tuple(float(m) for m in stats.mean), std=std)  # fmt: skip
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def save_memory(settings: TrainSettings, net: nn.Module, say: Callable[[str], None]) -> None:
+    """Gradient checkpointing, where it is asked for. Raises ConfigError where the net has nothing for it."""
+    if settings.gradient_checkpointing:
+        again = many(checkpoint_blocks(net), "block")
+        say(f"          gradient checkpointing: {again} computed again in the backward pass")
 
 
 def make_plan(settings: TrainSettings, dataset: DataSet, stats: Statistics, images: int, device: torch.device,
@@ -95,8 +118,7 @@ def make_plan(settings: TrainSettings, dataset: DataSet, stats: Statistics, imag
     workers = settings.workers
     if workers is None:
         workers = 0 if cores == 1 else 1 if kind == "cpu" else min(8, cores - 1)
-    rates = RATES | getattr(_module(settings), "LR", {})
-    lr, cache = settings.lr or rates[settings.optim.name], _cache(settings, dataset, stats, images)
+    lr, cache = settings.lr or RATES[settings.optim.name], _cache(settings, dataset, stats, images)
     return Plan(crop, batch, epochs, minutes, lr, workers, cache, every, str(device), precision, tuple(said))
 
 
@@ -140,12 +162,20 @@ def fit(plan: Plan, settings: TrainSettings, net: nn.Module, dataset: DataSet, t
     """
     batch = probe(plan, dataset, task).to(device)
     with memory_limit("Not even two crops fit: use a smaller --crop or a smaller model."):
-        per_image = activation_bytes(net, lambda trial: step(trial, batch), device) // 2
+        per_image = step_bytes(net, lambda trial: step(trial, batch), device) // 2
     fixed = 6 * sum(p.numel() * p.element_size() for p in net.parameters())  # weights, gradients, Adam's two, averages
-    size = fit_batch(plan.batch_size, per_image, fixed, device, asked=settings.batch_size is not None)
+    size = fit_batch(plan.batch_size, per_image, fixed, device, asked=settings.batch_size is not None,
+                     checkpointing=settings.gradient_checkpointing)  # fmt: skip
     if size == plan.batch_size:
         return plan
     return replace(plan, batch_size=size, said=(*plan.said, f"batch size {size}, so that memory suffices"))
+
+
+def step_advice(plan: Plan, settings: TrainSettings) -> str:
+    """What to do where a step's memory runs out after all."""
+    saving = "" if settings.gradient_checkpointing else "--gradient-checkpointing, "
+    return (f"A batch of {plan.batch_size} crops of {plan.crop} is too much: use a smaller --batch-size (and "
+            f"--optim.accumulate to make up for it), {saving}a smaller --crop, or a smaller model.")  # fmt: skip
 
 
 def probe(plan: Plan, dataset: DataSet, task: Task) -> Batch:
@@ -166,11 +196,13 @@ def check_words(settings: TrainSettings) -> None:
         raise ConfigError(f"--monitor loss: {settings.model} has a loss in training alone, where it draws boxes by the "
                           "truth. Use --monitor score.")  # fmt: skip
     with torch.device("meta"):  # built without memory or time
-        create_model(settings.model, classes=2, **filled_later(parse_options(settings.options)))
+        net = create_model(settings.model, classes=2, **filled_later(parse_options(settings.options)))
+    if settings.gradient_checkpointing:
+        checkpoint_blocks(net)
 
 
 def _module(settings: TrainSettings) -> Any:
-    """The model's file: what it says beside its net (LOSS, TASKS, LR)."""
+    """The model's file: what it says beside its net (LOSS, TASKS, DRAWS)."""
     return load("models", split_variant(settings.model)[0])
 
 
