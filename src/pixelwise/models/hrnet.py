@@ -2,14 +2,14 @@
 
 Four branches at strides 4 to 32 run side by side and exchange what they see (`_hrnet_body.py`). All four outputs are
 enlarged to stride 4 and joined; a 1x1 convolution mixes them and another one labels (HRNetV2). `w18`, `w32` and `w48`
-are the widths of the finest branch; `w18-small-v1` and `w18-small-v2` the authors' small nets (the latter is
-mmsegmentation's hr18s).
+are the widths of the finest branch, of which 48 is the plain variant's; `w18-small-v1` and `w18-small-v2` the authors'
+small nets (the latter is mmsegmentation's hr18s).
 
 `ocr-...` adds object-contextual representations (Yuan, Chen, Wang 2019, 1909.11065): the head's logits are read as soft
 object regions, features are gathered over each region, and every pixel takes from the regions what it is like (`OCR`).
 The regions learn from the truth too, by the auxiliary loss with the paper's weight of 0.4; as the second half needs
-them, they are computed in evaluation as well. The paper compares pixels and regions by an inner product; as all public
-code has it, it is divided by the root of its length here.
+them, they are computed in evaluation as well. The paper compares pixels and regions by an inner product; here, as in
+the authors' code, it is divided by the root of its length.
 
 Where code bases differ there is an option: `align_corners` (true in the authors' OCR nets), `bias` of the head's
 convolutions before their norms (the authors'), `by_factor` (mmsegmentation enlarges twice between branches where sizes
