@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 import warnings
 import zlib
@@ -16,6 +17,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from pixelwise.checkpoints.dialects import dialects, recognise
+from pixelwise.core.registry import create_model
 
 
 def _stir(net: nn.Module, seed: int = 0) -> nn.Module:
@@ -46,6 +50,21 @@ def _drawn_weight(name: str, shape: list[int]) -> Tensor:
     return wave * (4 / np.prod(shape[1:])) ** 0.5
 
 
+def _random_weight(name: str, shape: list[int]) -> Tensor:
+    """A function of a tensor's foreign name and shape alone, without the regularity by which `drawn_weight` lets deep
+    nets without norms forget the image."""
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(1)
+    draw = np.random.RandomState(zlib.crc32(name.encode()))
+    if name.endswith("running_var"):
+        values = draw.uniform(0.5, 1.5, shape)
+    elif len(shape) == 1:
+        values = draw.standard_normal(shape) * 0.1 + (1 if name.endswith("weight") else 0)
+    else:
+        values = draw.standard_normal(shape) * (2 / np.prod(shape[1:])) ** 0.5
+    return torch.from_numpy(values.astype(np.float32))
+
+
 def _waves(height: int, width: int, batch: int = 2, channels: int = 3) -> Tensor:
     """[B, C, H, W] of waves."""
     y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in (height, width)), indexing="ij")
@@ -60,6 +79,7 @@ def _waves(height: int, width: int, batch: int = 2, channels: int = 3) -> Tensor
 def _assert_agree(ours: Tensor, theirs: Tensor, tolerance: float = 1e-4) -> None:
     """The largest difference is at most `tolerance` of the range of `theirs`, which is no constant."""
     assert ours.shape == theirs.shape
+    ours, theirs = ours.detach(), theirs.detach()
     spread = float(theirs.max() - theirs.min())
     assert spread > 1e-3
     assert float((ours - theirs).abs().max()) <= tolerance * spread
@@ -75,6 +95,12 @@ def stir() -> Callable[..., nn.Module]:
 def drawn_weight() -> Callable[[str, list[int]], Tensor]:
     """drawn_weight(name, shape) -> a tensor that is a function of the two alone, for answers kept in a file"""
     return _drawn_weight
+
+
+@pytest.fixture(scope="session")
+def random_weight() -> Callable[[str, list[int]], Tensor]:
+    """random_weight(name, shape) -> another such tensor, for nets without norms"""
+    return _random_weight
 
 
 @pytest.fixture(scope="session")
@@ -144,3 +170,51 @@ def _mmseg_logits(net: nn.Module, images: Tensor) -> Tensor:
 def mmseg_logits() -> Callable[[nn.Module, Tensor], Tensor]:
     """mmseg_logits(its net, images [B, 3, H, W]) -> [B, K, H, W] as it predicts them"""
     return _mmseg_logits
+
+
+def _on_meta(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="session")
+def on_meta() -> Callable[[dict[str, list[int]]], dict[str, Tensor]]:
+    """on_meta({name: shape}) -> tensors without memory, of which dialects tell options"""
+    return _on_meta
+
+
+def _frozen_mmseg(net: str) -> tuple[dict[str, list[int]], list[dict[str, Any]]]:
+    told = json.loads((Path(__file__).parent / "data" / "mmseg_r50_d8.json").read_text(encoding="utf-8"))
+    keys = {f"backbone.{name}": shape for name, shape in told["backbone"].items()}
+    return keys | told["nets"][net]["keys"], told["nets"][net]["outputs"]
+
+
+@pytest.fixture(scope="session")
+def frozen_mmseg() -> Callable[[str], tuple[dict[str, list[int]], list[dict[str, Any]]]]:
+    """frozen_mmseg("pspnet") -> {name: shape} of mmsegmentation's net for 5 classes, and its answers"""
+    return _frozen_mmseg
+
+
+@torch.no_grad()
+def _assert_frozen(architecture: str, name: str, keys: dict[str, list[int]], outputs: list[dict[str, Any]], /,
+                   **options: Any) -> None:  # fmt: skip
+    found = recognise(_on_meta(keys), "it", dialects())
+    assert (found.architecture, found.name) == (architecture, name)
+    told = found.dialect.options(_on_meta(keys))
+    assert {key: told[key] for key in options} == options
+    with torch.device("meta"):  # takes the weights as they are, without drawing its own first
+        net = create_model(architecture, **told).eval()
+    new = found.dialect.translate({key: _drawn_weight(key, shape) for key, shape in keys.items()})
+    assert (new.left, new.dropped) == ((), ())
+    counters = {n: torch.tensor(0) for n in net.state_dict() if n.endswith("num_batches_tracked")}
+    net.load_state_dict(new.tensors | counters, assign=True)
+    for case in outputs:
+        full = net(_waves(*case["size"], batch=1)).full().flatten()
+        wanted = torch.tensor(case["logits"])
+        _assert_agree(full[torch.linspace(0, len(full) - 1, len(wanted), dtype=torch.float64).long()], wanted)
+
+
+@pytest.fixture(scope="session")
+def assert_frozen() -> Callable[..., None]:
+    """assert_frozen(architecture, dialect, {name: shape}, [{"size", "logits"}], **options that the shapes tell): for
+    `drawn_weight`s the net answers `waves` as was written down"""
+    return _assert_frozen

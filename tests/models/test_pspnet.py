@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -12,7 +11,6 @@ import torch
 from torch import nn
 
 from pixelwise.checkpoints import from_checkpoint, load_weights
-from pixelwise.checkpoints.dialects import dialects, recognise
 from pixelwise.core.registry import create_model
 from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError, ModelFileError
@@ -150,44 +148,16 @@ def test_smp_of_another_depth_is_refused(tmp_path):
 # -- the authors' code and mmsegmentation, frozen ---------------------------------------------------------------------
 
 
-def frozen(name: str) -> dict[str, Any]:
-    return json.loads((DATA / name).read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def answers(frozen_mmseg):
+    """{dialect: (shapes by names, answers)}"""
+    told = json.loads((DATA / "hszhao_pspnet50.json").read_text(encoding="utf-8"))
+    return {"mmseg": frozen_mmseg("pspnet"), "hszhao": (told["keys"], told["outputs"])}
 
 
-def mmseg_keys() -> dict[str, list[int]]:
-    told = frozen("mmseg_r50_d8.json")
-    return {f"backbone.{n}": s for n, s in told["backbone"].items()} | told["nets"]["pspnet"]["keys"]
-
-
-def answers(dialect: str) -> tuple[dict[str, list[int]], list[dict[str, Any]]]:
-    if dialect == "mmseg":
-        return mmseg_keys(), frozen("mmseg_r50_d8.json")["nets"]["pspnet"]["outputs"]
-    told = frozen("hszhao_pspnet50.json")
-    return told["keys"], told["outputs"]
-
-
-def on_meta(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-
-
-@torch.no_grad()
 @pytest.mark.parametrize(("name", "encoder"), [("mmseg", "resnet50c"), ("hszhao", "resnet50s")])
-def test_answers_are_those_of_the_original(name, encoder, drawn_weight, waves, assert_agree):
-    keys, outputs = answers(name)
-    found = recognise(on_meta(keys), "it", dialects())
-    assert (found.architecture, found.name) == ("pspnet", name)
-    options = found.dialect.options(on_meta(keys))
-    assert (options["encoder"], options["aux"], options["classes"]) == (encoder, 0.4, 5)
-    with torch.device("meta"):  # takes the weights as they are, without drawing its own first
-        net = create_model("pspnet", **options).eval()
-    new = found.dialect.translate({key: drawn_weight(key, shape) for key, shape in keys.items()})
-    assert (new.left, new.dropped) == ((), ())
-    counters = {n: torch.tensor(0) for n in net.state_dict() if n.endswith("num_batches_tracked")}
-    net.load_state_dict(new.tensors | counters, assign=True)
-    for case in outputs:
-        full = net(waves(*case["size"], batch=1)).full().flatten()
-        wanted = torch.tensor(case["logits"])
-        assert_agree(full[torch.linspace(0, len(full) - 1, len(wanted), dtype=torch.float64).long()], wanted)
+def test_answers_are_those_of_the_original(name, encoder, answers, assert_frozen):
+    assert_frozen("pspnet", name, *answers[name], encoder=encoder, aux=0.4, classes=5, channels=3)
 
 
 @pytest.mark.parametrize(("name", "change", "said"), [
@@ -198,8 +168,8 @@ def test_answers_are_those_of_the_original(name, encoder, drawn_weight, waves, a
     ("mmseg", {"decode_head.lateral_convs.0.conv.weight": [1]}, r"1 left over: decode_head\.lateral_convs"),
     ("mmseg", {"decode_head.conv_seg.weight": [6, 512, 1, 1]}, r"of another shape: head\.weight"),
 ])  # fmt: skip
-def test_weights_that_do_not_fit_are_refused(name, change, said):
-    shapes = answers(name)[0]
+def test_weights_that_do_not_fit_are_refused(name, change, said, answers, on_meta):
+    shapes = answers[name][0]
     with torch.device("meta"):
         net = create_model("pspnet", **KEYS[name].options(on_meta(shapes)))
     given = {key: shape for key, shape in (shapes | change).items() if shape is not None}
@@ -207,8 +177,8 @@ def test_weights_that_do_not_fit_are_refused(name, change, said):
         load_weights(net, on_meta(given))
 
 
-def test_a_stem_of_unknown_width_is_refused():
-    shapes = answers("hszhao")[0] | {"layer0.0.weight": [48, 3, 3, 3]}
+def test_a_stem_of_unknown_width_is_refused(answers, on_meta):
+    shapes = answers["hszhao"][0] | {"layer0.0.weight": [48, 3, 3, 3]}
     with pytest.raises(ModelFileError, match="begins 48 wide"):
         KEYS["hszhao"].options(on_meta(shapes))
 

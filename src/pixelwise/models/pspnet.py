@@ -108,8 +108,7 @@ def build(*, classes: int, channels: int = 3, encoder: str = "resnet50c", pretra
     Raises ConfigError for what cannot be.
     """
     check_whole("PSPNet", channels=channels)
-    if width is not None:
-        check_whole("PSPNet", width=width)
+    check_whole("PSPNet", none=True, width=width)
     check_choice("PSPNet", STRIDES, output_stride=output_stride)
     check_choice("PSPNet", (2, 3, 4), stages=stages)
     check_choice("PSPNet", (1, 3), join=join, head=head)

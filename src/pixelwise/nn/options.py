@@ -8,9 +8,11 @@ from typing import Any
 from pixelwise.errors import ConfigError
 
 
-def check_whole(net: str, *, least: int = 1, **values: Any) -> None:
-    """Whole numbers from `least` up, by their names: check_whole("PSPNet", width=512)."""
+def check_whole(net: str, *, least: int = 1, none: bool = False, **values: Any) -> None:
+    """Whole numbers from `least` up, by their names: check_whole("PSPNet", width=512). With `none` None is one too."""
     for name, value in values.items():
+        if none and value is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"{net}: {name} is {value!r}; it must be a whole number from {least} up.")
 
