@@ -6,11 +6,9 @@ The frozen answers are those of their own code at a sixteenth of its widths.
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -29,27 +27,13 @@ PORTS = ["32s-wkentaro", "16s-wkentaro", "8s-wkentaro", "8s-atonce", "32s-meetps
          "8s-meetps-nearest"]  # fmt: skip
 
 
-def random_weight(name: str, shape: list[int]) -> torch.Tensor:
-    """A function of a tensor's foreign name and shape alone; strong enough that the deepest layer sees the image."""
-    if name.endswith("num_batches_tracked"):
-        return torch.tensor(1)
-    draw = np.random.RandomState(zlib.crc32(name.encode()))
-    if name.endswith("running_var"):
-        values = draw.uniform(0.5, 1.5, shape)
-    elif len(shape) == 1:
-        values = draw.standard_normal(shape) * 0.1 + (1 if name.endswith("weight") else 0)
-    else:
-        values = draw.standard_normal(shape) * (2 / np.prod(shape[1:])) ** 0.5
-    return torch.from_numpy(values.astype(np.float32))
-
-
 @pytest.fixture(scope="module")
 def frozen() -> dict[str, Any]:
     return json.loads(FROZEN.read_text(encoding="utf-8"))
 
 
 @pytest.fixture
-def saved(frozen, tmp_path):
+def saved(frozen, random_weight, tmp_path):
     """saved(port, **more) -> a file of the port's weights; more: {name: tensor, or None to leave it out}"""
 
     def save(port: str, **more: torch.Tensor | None) -> Path:
@@ -212,10 +196,6 @@ def test_torchvision_answers_the_same(tmp_path, stir, waves, assert_agree):
         load_weights(ours, state)
 
 
-def on_meta(shapes: dict[str, list[int]]) -> dict[str, torch.Tensor]:
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-
-
 def test_torchvision_without_the_auxiliary_head_is_recognised():
     with torch.device("meta"):
         make = torchvision.models.segmentation.fcn_resnet101
@@ -229,7 +209,7 @@ def test_torchvision_without_the_auxiliary_head_is_recognised():
 
 
 @torch.no_grad()
-def test_mmsegmentation_answered_the_same(frozen, waves):
+def test_mmsegmentation_answered_the_same(frozen, on_meta, random_weight, waves):
     told = frozen["mmseg"]
     backbone = json.loads((FROZEN.parent / "mmseg_r50_d8.json").read_text(encoding="utf-8"))["backbone"]
     keys = {f"backbone.{name}": shape for name, shape in backbone.items()} | told["keys"]
@@ -253,7 +233,7 @@ def test_mmsegmentation_answered_the_same(frozen, waves):
         load_weights(net, foreign)
 
 
-def test_blocks_that_mmsegmentation_dilates_otherwise_are_refused():
+def test_blocks_that_mmsegmentation_dilates_otherwise_are_refused(on_meta):
     keys = {
         f"backbone.layer{i}.{b}.conv{c}.weight": [64, 64, 3, 3] for i in range(1, 5) for b in (0, 1) for c in (1, 2)
     }

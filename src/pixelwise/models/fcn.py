@@ -198,7 +198,9 @@ def build(*, classes: int, channels: int = 3, encoder: str = VGG16, pretrained: 
     align_corners  how logits are enlarged; true for mmsegmentation's files that were trained at 769x769
     Raises ConfigError for what cannot be, and for options of the other form.
     """
-    check_whole("FCN", channels=channels, fc=fc, **({} if width is None else {"width": width}))
+    check_whole("FCN", channels=channels, fc=fc)
+    if width is not None:
+        check_whole("FCN", width=width)
     check_choice("FCN", STRIDES, stride=stride)
     check_choice("FCN", UPSAMPLINGS, upsampling=upsampling)
     check_choice("FCN", ("plain", "concat"), head=head)
