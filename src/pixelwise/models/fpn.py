@@ -29,6 +29,7 @@ from pixelwise.nn.heads import dense
 from pixelwise.nn.options import check_choice, check_dropout, check_flags, check_whole
 from pixelwise.nn.pyramid import coarse
 from pixelwise.nn.smp_keys import SMP_ENCODER, smp_encoder
+from pixelwise.nn.unet_decoder import check_cells
 
 PAPER = {"title": "Panoptic Feature Pyramid Networks", "year": 2019, "arxiv": "1901.02446"}
 GROUPS = 32  # of a group norm, as in the paper
@@ -98,6 +99,7 @@ class FPN(nn.Module):
             self.pyramid.layer_blocks = nn.ModuleList(nn.Identity() for _ in encoder.channels)
 
     def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
+        check_cells(self, images, self.encoder.strides[-1])
         maps = {str(i): x for i, x in enumerate(self.encoder(images))}
         logits = self.semantic(self.pyramid(maps))  # [B, K, h, w]
         return dense(images, frames, logits, align_corners=self.semantic.align_corners)
@@ -121,7 +123,7 @@ def build(*, classes: int, channels: int = 3, encoder: str = "resnet50", pretrai
     check_flags("FPN", pretrained=pretrained, smooth=smooth, align_corners=align_corners)
     check_choice("FPN", ("group", "batch"), norm=norm)
     check_dropout("FPN", dropout=dropout)
-    body = coarse(make_encoder(encoder, channels=channels, pretrained=pretrained))
+    body = coarse(make_encoder(encoder, channels=channels, pretrained=pretrained, cover=True))
     semantic = SemanticBranch(outputs=classes, width=width, branch=branch, levels=len(body.strides), norm=norm,
                               align_corners=align_corners, dropout=dropout)  # fmt: skip
     return FPN(body, width, smooth, semantic)

@@ -29,6 +29,7 @@ from pixelwise.nn.heads import dense
 from pixelwise.nn.options import check_choice, check_flags, check_whole
 from pixelwise.nn.pyramid import halving
 from pixelwise.nn.smp_keys import SMP_ENCODER, smp_encoder
+from pixelwise.nn.unet_decoder import check_cells
 
 PAPER = {
     "title": "LinkNet: Exploiting Encoder Representations for Efficient Semantic Segmentation",
@@ -67,6 +68,7 @@ class LinkNet(nn.Module):
         self.head = _paper_head(channels[-1], width, classes) if form == "paper" else nn.Conv2d(width, classes, 1)
 
     def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
+        check_cells(self, images, self.encoder.strides[-1])
         *links, x = self.encoder(images)
         if self.pool_stem:  # ResNets do the same before their first stage
             links[0] = F.max_pool2d(links[0], 3, 2, 1)
@@ -109,7 +111,7 @@ def build(*, classes: int, channels: int = 3, encoder: str = "resnet18", pretrai
     check_whole("LinkNet", channels=channels, width=width)
     check_flags("LinkNet", pretrained=pretrained)
     check_choice("LinkNet", ("paper", "smp"), form=form)
-    body = halving(make_encoder(encoder, channels=channels, pretrained=pretrained), encoder)
+    body = halving(make_encoder(encoder, channels=channels, pretrained=pretrained, cover=True), encoder)
     return LinkNet(body, classes=classes, width=width, form=form)
 
 

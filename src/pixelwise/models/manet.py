@@ -31,6 +31,7 @@ from pixelwise.nn.heads import dense
 from pixelwise.nn.options import check_choice, check_flags, check_whole, check_wholes
 from pixelwise.nn.pyramid import halving
 from pixelwise.nn.smp_keys import SMP_ENCODER, smp_encoder
+from pixelwise.nn.unet_decoder import check_cells
 
 PAPER = {
     "title": "MA-Net: A Multi-Scale Attention Network for Liver and Tumor Segmentation",
@@ -39,7 +40,8 @@ PAPER = {
 }
 
 VARIANTS: dict[str, dict[str, Any]] = {"": {}, "smp": {"attention": "smp"}}
-THIN = {"encoder": "test_resnet", "widths": [8, 8, 8, 8, 8], "attention_width": 4}  # for tests of what nets promise
+# for the tests of what every net promises
+THIN = {"encoder": "test_resnet", "widths": [8, 8, 8, 8, 8], "attention_width": 4, "squeeze": 2}
 
 
 class PositionAttention(nn.Module):
@@ -65,9 +67,9 @@ class PositionAttention(nn.Module):
         return self.out(x + mean)
 
 
-def _excitation(channels: int) -> nn.Sequential:
+def _excitation(channels: int, squeeze: int) -> nn.Sequential:
     """[B, C, h, w] -> weights [B, C, 1, 1] in 0..1 (Hu et al. 2017, 1709.01507)."""
-    few = max(1, channels // 16)
+    few = max(1, channels // squeeze)
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, few, 1), nn.ReLU(inplace=True),
                          nn.Conv2d(few, channels, 1), nn.Sigmoid())  # fmt: skip
 
@@ -75,10 +77,10 @@ def _excitation(channels: int) -> nn.Sequential:
 class FusionAttention(nn.Module):
     """MFAB: the map from below [B, C, h, w] and the skip [B, S, H, W] -> [B, D, H, W]."""
 
-    def __init__(self, channels: int, skip: int, width: int) -> None:
+    def __init__(self, channels: int, skip: int, width: int, squeeze: int) -> None:
         super().__init__()
         self.project = nn.Sequential(conv_norm(channels, channels, 3), conv_norm(channels, skip))
-        self.below, self.beside = _excitation(skip), _excitation(skip)
+        self.below, self.beside = _excitation(skip, squeeze), _excitation(skip, squeeze)
         self.convs = nn.Sequential(conv_norm(2 * skip, width, 3), conv_norm(width, width, 3))
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -94,18 +96,19 @@ class MANet(nn.Module):
     min_size = 32
 
     def __init__(self, encoder: Encoder, *, classes: int, widths: Sequence[int], attention: str,
-                 attention_width: int) -> None:  # fmt: skip
+                 attention_width: int, squeeze: int) -> None:  # fmt: skip
         super().__init__()
         self.encoder = encoder
         deep, *skips = encoder.channels[::-1]  # the coarsest first
         self.attention = PositionAttention(deep, attention_width, attention)
         inputs = [deep, *widths]
-        self.fusions = nn.ModuleList(FusionAttention(c, s, d) for c, s, d in zip(inputs, skips, widths))
+        self.fusions = nn.ModuleList(FusionAttention(c, s, d, squeeze) for c, s, d in zip(inputs, skips, widths))
         rest = zip(inputs[len(skips) :], widths[len(skips) :])
         self.last = nn.ModuleList(nn.Sequential(conv_norm(c, d, 3), conv_norm(d, d, 3)) for c, d in rest)
         self.head = nn.Conv2d(widths[-1], classes, 3, padding=1)
 
     def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
+        check_cells(self, images, self.encoder.strides[-1])
         *skips, x = self.encoder(images)
         x = self.attention(x)
         for fusion, skip in zip(self.fusions, reversed(skips)):
@@ -118,22 +121,24 @@ class MANet(nn.Module):
 
 def build(*, classes: int, channels: int = 3, encoder: str = "resnet34", pretrained: bool = False,
           widths: Sequence[int] = (256, 128, 64, 32, 16), attention: str = "places",
-          attention_width: int = 64) -> MANet:  # fmt: skip
+          attention_width: int = 64, squeeze: int = 16) -> MANet:  # fmt: skip
     """MA-Net with numbers.
 
     channels  of the input                 encoder  see `pixelwise list encoders`
     pretrained  the encoder begins with timm's weights
     widths    of the decoder's blocks, the coarsest first: as many as the encoder halves the image
     attention  "places" or "smp", see above          attention_width  channels in which it compares places
+    squeeze   how many channels of a skip share one of the numbers that its weights are told from
     Raises ConfigError for what cannot be.
     """
-    check_whole("MA-Net", channels=channels, attention_width=attention_width)
+    check_whole("MA-Net", channels=channels, attention_width=attention_width, squeeze=squeeze)
     check_flags("MA-Net", pretrained=pretrained)
     check_choice("MA-Net", ("places", "smp"), attention=attention)
-    body = halving(make_encoder(encoder, channels=channels, pretrained=pretrained), encoder)
+    body = halving(make_encoder(encoder, channels=channels, pretrained=pretrained, cover=True), encoder)
     wanted = body.strides[-1].bit_length() - 1
     widths = check_wholes("MA-Net", "widths", widths, count=wanted)
-    return MANet(body, classes=classes, widths=widths, attention=attention, attention_width=attention_width)
+    return MANet(body, classes=classes, widths=widths, attention=attention, attention_width=attention_width,
+                 squeeze=squeeze)  # fmt: skip
 
 
 # -- files of others --------------------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ above gates the channels of a 3x3 convolution of the finer map, and what comes f
 
 The encoder's last stage is dilated to an output stride of 16, as in the paper, which has a ResNet-101 with a stem of
 three convolutions (`r101`). What the paper leaves open is as in segmentation_models.pytorch, whose files load: the
-weights of the pyramid are a single map, halved by max pooling, its convolutions have biases before their norms; 32
-channels; enlarging with aligned corners; a 3x3 convolution labels. `smp` is its net, which departs from the paper:
-gates are sigmoids, not ReLUs, and all blocks of the dilated stage have its dilation.
+weights of the pyramid are a single map, halved by max pooling; 32 channels; enlarging with aligned corners; a 3x3
+convolution labels. `smp` is its net, which departs from the paper: gates are sigmoids, not ReLUs, all blocks of the
+dilated stage have its dilation, and convolutions have biases before their norms, which do nothing.
 """
 
 from __future__ import annotations
@@ -34,18 +34,16 @@ PAPER = {"title": "Pyramid Attention Network for Semantic Segmentation", "year":
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "r101": {"encoder": "resnet101c"},
-    "smp": {"gate": "sigmoid", "even_dilation": True},
+    "smp": {"gate": "sigmoid", "even_dilation": True, "bias": True},
 }
 THIN = {"encoder": "test_resnet", "width": 8}  # for the tests of what every net promises
 LEVELS = (4, 8, 16, 32)  # strides of the encoder's stages, undilated
 
 
-def _conv(channels: int, width: int, kernel: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, width, kernel, padding=kernel // 2), nn.BatchNorm2d(width))
-
-
-def _conv_relu(channels: int, width: int, kernel: int = 1) -> nn.Sequential:
-    return nn.Sequential(*_conv(channels, width, kernel), nn.ReLU(inplace=True))
+def _conv(channels: int, width: int, kernel: int = 1, *, bias: bool, act: bool = True) -> nn.Sequential:
+    conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=bias)
+    parts: list[nn.Module] = [conv, nn.BatchNorm2d(width)]
+    return nn.Sequential(*parts, nn.ReLU(inplace=True)) if act else nn.Sequential(*parts)
 
 
 def _enlarge(x: Tensor, like: Tensor) -> Tensor:
@@ -60,12 +58,12 @@ def _halve(x: Tensor) -> Tensor:
 class PyramidAttention(nn.Module):
     """FPA: [B, C, h, w] -> [B, D, h, w]."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, *, bias: bool) -> None:
         super().__init__()
-        self.mean, self.middle = _conv_relu(channels, width), _conv_relu(channels, width)
-        self.down1, self.down2 = _conv_relu(channels, 1, 7), _conv_relu(1, 1, 5)
-        self.down3 = nn.Sequential(_conv_relu(1, 1, 3), _conv_relu(1, 1, 3))
-        self.up2, self.up1 = _conv_relu(1, 1, 5), _conv_relu(1, 1, 7)
+        self.mean, self.middle = _conv(channels, width, bias=bias), _conv(channels, width, bias=bias)
+        self.down1, self.down2 = _conv(channels, 1, 7, bias=bias), _conv(1, 1, 5, bias=bias)
+        self.down3 = nn.Sequential(_conv(1, 1, 3, bias=bias), _conv(1, 1, 3, bias=bias))
+        self.up2, self.up1 = _conv(1, 1, 5, bias=bias), _conv(1, 1, 7, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         check_pooled(x, self)
@@ -80,9 +78,10 @@ class PyramidAttention(nn.Module):
 class AttentionUpsample(nn.Module):
     """GAU: a finer map [B, C, h, w] and what comes from above [B, D, h', w'] -> [B, D, h, w]."""
 
-    def __init__(self, channels: int, width: int, gate: str) -> None:
+    def __init__(self, channels: int, width: int, gate: str, *, bias: bool) -> None:
         super().__init__()
-        self.gate, self.conv = _conv(width, width), _conv_relu(channels, width, 3)
+        self.gate = _conv(width, width, bias=bias, act=False)
+        self.conv = _conv(channels, width, 3, bias=bias)
         self.act: nn.Module = nn.Sigmoid() if gate == "sigmoid" else nn.ReLU(inplace=True)
 
     def forward(self, finer: Tensor, above: Tensor) -> Tensor:
@@ -97,12 +96,12 @@ class PAN(nn.Module):
 
     min_size = 32
 
-    def __init__(self, encoder: Encoder, *, classes: int, width: int, gate: str) -> None:
+    def __init__(self, encoder: Encoder, *, classes: int, width: int, gate: str, bias: bool) -> None:
         super().__init__()
         self.encoder = encoder
         *finer, deep = encoder.channels
-        self.attention = PyramidAttention(deep, width)
-        self.up = nn.ModuleList(AttentionUpsample(c, width, gate) for c in finer)
+        self.attention = PyramidAttention(deep, width, bias=bias)
+        self.up = nn.ModuleList(AttentionUpsample(c, width, gate, bias=bias) for c in finer)
         self.head = nn.Conv2d(width, classes, 3, padding=1)
 
     def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
@@ -114,8 +113,8 @@ class PAN(nn.Module):
 
 
 def build(*, classes: int, channels: int = 3, encoder: str = "resnet34", pretrained: bool = False,
-          output_stride: int = 16, even_dilation: bool = False, width: int = 32,
-          gate: str = "relu") -> PAN:  # fmt: skip
+          output_stride: int = 16, even_dilation: bool = False, width: int = 32, gate: str = "relu",
+          bias: bool = False) -> PAN:  # fmt: skip
     """PAN with numbers.
 
     channels  of the input                 encoder  see `pixelwise list encoders`
@@ -123,16 +122,18 @@ def build(*, classes: int, channels: int = 3, encoder: str = "resnet34", pretrai
     output_stride  8, 16 or 32 of the last map: below 32 later stages are dilated
     even_dilation  all blocks of a stage have the same dilation (`nn.encoder.dilate_evenly`), for ResNets
     width     of the decoder               gate     "relu", as in the paper, or "sigmoid"
+    bias      in convolutions before a norm, where it does nothing
     Raises ConfigError for what cannot be.
     """
     check_whole("PAN", channels=channels, width=width)
-    check_flags("PAN", pretrained=pretrained, even_dilation=even_dilation)
+    check_flags("PAN", pretrained=pretrained, even_dilation=even_dilation, bias=bias)
     check_choice("PAN", STRIDES, output_stride=output_stride)
     check_choice("PAN", ("relu", "sigmoid"), gate=gate)
-    body = make_encoder(encoder, channels=channels, pretrained=pretrained, output_stride=output_stride, levels=LEVELS)
+    body = make_encoder(encoder, channels=channels, pretrained=pretrained, output_stride=output_stride, levels=LEVELS,
+                        cover=True)  # fmt: skip
     if even_dilation:
         dilate_evenly(body.body)
-    return PAN(body, classes=classes, width=width, gate=gate)
+    return PAN(body, classes=classes, width=width, gate=gate, bias=bias)
 
 
 # -- files of others --------------------------------------------------------------------------------------------------

@@ -57,7 +57,8 @@ class Encoder(nn.Module):
 
 
 def make_encoder(name: str = "resnet50", *, channels: int = 3, pretrained: bool = False, output_stride: int = 32,
-                 levels: Sequence[int] | None = None, frozen_norm: bool = False) -> Encoder:  # fmt: skip
+                 levels: Sequence[int] | None = None, frozen_norm: bool = False,
+                 cover: bool = False) -> Encoder:  # fmt: skip
     """An encoder by timm's name, see `pixelwise list encoders`.
 
     channels       of the input image; with pretrained weights the first layer is summed or repeated to fit
@@ -66,6 +67,8 @@ def make_encoder(name: str = "resnet50", *, channels: int = 3, pretrained: bool 
     levels         the strides wanted, as the undilated net has them, e.g. (4, 8, 16, 32); None: all there are. What
                    lies behind the last one is not built.
     frozen_norm    batch norms keep their statistics and weights (`frozen_batch_norm`)
+    cover          pad images for nets that drop the rows and columns beyond the last whole cell, as ConvNeXts do, so
+                   that each map has a cell for every pixel
     Raises ConfigError for an unknown name (with the nearest), a net without a pyramid, a stride it cannot have, and
     weights that are not there.
     """
@@ -73,6 +76,8 @@ def make_encoder(name: str = "resnet50", *, channels: int = 3, pretrained: bool 
         raise ConfigError(f"output_stride is {output_stride!r}; it can be {', '.join(map(str, STRIDES))}.")
     check_name(name)
     plain, multiple = _nominal(name)
+    if cover and multiple == 1 and _drops_rest(name):
+        multiple = plain[-1]
     wanted = tuple(plain) if levels is None else tuple(levels)
     for stride in wanted:
         if stride not in plain:
@@ -138,6 +143,17 @@ def _nominal(name: str) -> tuple[tuple[int, ...], int]:
         if _takes(body, 3 * strides[-1], 5 * strides[-1]):
             return strides, strides[-1]
     raise ConfigError(f"'{name}' cannot be an encoder: {FIXED}. {SEE}")
+
+
+@cache
+def _drops_rest(name: str) -> bool:
+    """Whether a map of 97 x 65 pixels has fewer cells than it takes to show them all."""
+    with torch.device("meta"):
+        body = _build(name, 3, False, 32).eval()
+        strides = body.feature_info.reduction()
+        last = str(getattr(body, "output_fmt", "")).endswith("NHWC")
+        sizes = [tuple(m.shape[1:3] if last else m.shape[2:4]) for m in body(torch.zeros(1, 3, 97, 65))]
+    return any(h < -(-97 // s) or w < -(-65 // s) for (h, w), s in zip(sizes, strides))
 
 
 def _takes(body: nn.Module, height: int, width: int) -> bool:
