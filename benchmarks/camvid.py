@@ -33,16 +33,18 @@ RECIPE = {
 }
 
 
-def measure(data: Path, out: Path, minutes: float, name: str, model: str | None, extra: list[str]) -> None:
+def measure(data: Path, out: Path, minutes: float, name: str, model: str | None, mirrored: bool,
+            extra: list[str]) -> None:  # fmt: skip
     """Train, evaluate once plainly and once with the mirrored image, write one JSON file."""
     recipe = {**RECIPE, **({"--model": model} if model else {})}
     recipe = {key: value for key, value in recipe.items() if key not in extra}
     words = [part for key, value in recipe.items() for part in (key, *value.split())] + extra
     spent = measuring.train(data, out, minutes, words)
     model_file = out / "model.safetensors"
+    ways: dict[str, list[str]] = {"plain": [], **({"mirrored": ["--tta", "flip"]} if mirrored else {})}
     scores = {
         label: measuring.scores(model_file, data, out / f"test-{label}", "--split", "test", *tta)
-        for label, tta in (("plain", []), ("mirrored", ["--tta", "flip"]))
+        for label, tta in ways.items()
     }
     scores["cost"] = measuring.cost(model_file, *SIZE)
     command = " ".join(["pixelwise train DATA --minutes", f"{minutes:g}", *words])
@@ -58,25 +60,28 @@ def table() -> None:
     rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("camvid-*.json"))]
     lines = ["# CamVid, 367 training images alone, 233 test images at 480 x 360, pooled IoU, void left out", ""]
     lines += ["The full U-Net on a GPU: not measured.", ""]
-    heads = ["run", "minutes", "mIoU", "mirrored", "accuracy", "parameters", "GFLOPs", "s per image"]
+    heads = ["run", "minutes", "steps", "mIoU", "mirrored", "accuracy", "parameters", "GFLOPs", "s per image"]
     heads += ["machine", "date", "command"]
     lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in rows:
-        plain, mirrored = (row["scores"][k]["metrics"] for k in ("plain", "mirrored"))
-        percents = [f"{100 * v:.1f}" for v in (plain["miou"], mirrored["miou"], mirrored["pixel_accuracy"])]
+        plain, mirrored = (row["scores"].get(k, {}).get("metrics") for k in ("plain", "mirrored"))
+        values = plain["miou"], mirrored and mirrored["miou"], (mirrored or plain)["pixel_accuracy"]
+        percents = [f"{100 * v:.1f}" if v is not None else "-" for v in values]
         cost = row["scores"].get("cost")
         costs = ["-"] * 3
         if cost:
             costs = [f"{cost['parameters']:,}", f"{cost['gflops']:.1f}", f"{cost['seconds_per_image']:.2f}"]
         about = [row["machine"], row["date"], f"`{row['command']}`"]
-        cells = [_name(row), f"{row['minutes']}", *percents, *costs, *about]
+        taken = f"{row['steps']:,}" if "steps" in row else "-"
+        cells = [_name(row), f"{row['minutes']}", taken, *percents, *costs, *about]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "IoU per class, mirrored:", ""]
+    lines += ["", "IoU per class, mirrored where that was measured:", ""]
     if rows:
         names = rows[0]["scores"]["plain"]["classes"]
         lines += ["| run | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
         for row in rows:
-            values = [f"{100 * v:.1f}" if v is not None else "-" for v in row["scores"]["mirrored"]["metrics"]["iou"]]
+            found = row["scores"].get("mirrored", row["scores"]["plain"])["metrics"]["iou"]
+            values = [f"{100 * v:.1f}" if v is not None else "-" for v in found]
             lines.append(f"| {_name(row)} | " + " | ".join(values) + " |")
     (RESULTS / "camvid.md").write_text("\n".join(lines) + "\n")
     print(RESULTS / "camvid.md")
@@ -89,6 +94,7 @@ def main() -> None:
     parser.add_argument("--model", help="architecture, in place of the recipe's")
     parser.add_argument("--name", help="of the result's file; the model's by default")
     parser.add_argument("--out", type=Path, help="run folder; runs/camvid-NAME by default")
+    parser.add_argument("--plain", action="store_true", help="leave the mirrored image out, which takes as long again")
     parser.add_argument("--table", action="store_true", help="only write results/camvid.md")
     words, extra = measuring.split_words(sys.argv[1:])
     options = parser.parse_args(words)
@@ -97,7 +103,7 @@ def main() -> None:
             parser.error("DATA is missing: the folder of CamVid")
         name = options.name or options.model or "unet"
         out = options.out or Path("runs") / f"camvid-{name}"
-        measure(options.data, out, options.minutes, name, options.model, extra)
+        measure(options.data, out, options.minutes, name, options.model, not options.plain, extra)
     table()
 
 

@@ -83,10 +83,19 @@ def cost(model: Path, height: int, width: int) -> dict[str, float]:
     }
 
 
+def _last(out: Path, key: str) -> float:
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return max(line[key] for line in lines if key in line)
+
+
 def steps(out: Path) -> int:
     """How many a run took: under a time budget they tell how busy the machine was."""
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return max(line["step"] for line in lines if "step" in line)
+    return int(_last(out, "step"))
+
+
+def elapsed(out: Path) -> float:
+    """Minutes that a run took, by its own log."""
+    return _last(out, "seconds") / 60
 
 
 def write(name: str, out: Path, minutes: float, command: str, found: Mapping[str, Any]) -> None:

@@ -84,10 +84,14 @@ def choose(values: np.ndarray, grid: np.ndarray) -> tuple[int, int]:
 
 
 class InstanceThresholds(_Grid):
-    """For `Instance`: update(all objects, truth). Counts are those `InstanceF1` finds on the answer of each setting."""
+    """For `Instance`: update(all objects, truth). Counts are those `InstanceF1` finds on the answer of each setting.
 
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes, 3, len(THRESHOLDS))  # tp, fp, fn; [3, T, K, S, A]
+    thresholds  of IoU; what is best is the mean over them
+    """
+
+    def __init__(self, num_classes: int, thresholds: tuple[float, ...] = THRESHOLDS) -> None:
+        super().__init__(num_classes, 3, len(thresholds))  # tp, fp, fn; [3, T, K, S, A]
+        self.thresholds = thresholds
 
     def update(self, reading: Segments, truth: Segments) -> None:
         """Raises DataError when the sizes differ or a label is no class."""
@@ -95,7 +99,7 @@ class InstanceThresholds(_Grid):
         score, area = self._places(reading.scores.cpu().numpy(), found.p_area)
         objects = np.bincount(found.t_label[found.objects], minlength=self.num_classes)[:, None, None]
         alarms = self._kept(*(column[found.alarms] for column in (found.p_label, score, area)))
-        for i, threshold in enumerate(THRESHOLDS):
+        for i, threshold in enumerate(self.thresholds):
             hits, innocent = self._matched(found, found.iou >= threshold, score, area)
             self.counts[:, i] += np.stack([hits, alarms - innocent, objects - hits])
         self.images += 1
@@ -127,7 +131,9 @@ class InstanceThresholds(_Grid):
         accuracy = divide(self.counts[0], self.counts.sum(0))  # [T, K, S, A]
         values = _mean(np.moveaxis(accuracy, 1, 0)).mean(0)  # NaN only where no image has an object
         default = float(values[self.grid.searchsorted(np.float32(0.5)), 0])
-        return _choice(values, self.grid, default, "mean TP/(TP+FP+FN) over IoU 0.50 to 0.95", self.images)
+        ious = ", ".join(f"{t:g}" for t in self.thresholds)
+        over = "0.50 to 0.95" if self.thresholds == THRESHOLDS else ious
+        return _choice(values, self.grid, default, f"mean TP/(TP+FP+FN) over IoU {over}", self.images)
 
 
 class Merging(Protocol):
