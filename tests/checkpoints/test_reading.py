@@ -35,10 +35,11 @@ def prefixed(prefix):
     lambda: {"model": STATE, "optimizer": {"state": {0: torch.ones(2)}}, "iteration": 3},
     lambda: {"state_dict": {"model": STATE}, "epoch": 1},
     lambda: {"module": STATE},
+    lambda: {"model_state": STATE, "best_score": np.float64(0.5), "epoch": np.int32(3)},
     lambda: prefixed("module."),
     lambda: {"model": prefixed("module._orig_mod.")},
     lambda: {"state_dict": prefixed("model.")},
-], ids=["plain", "model", "nested", "module", "DDP", "DDP and compile", "Lightning"])  # fmt: skip
+], ids=["plain", "model", "nested", "module", "numpy numbers", "DDP", "DDP and compile", "Lightning"])  # fmt: skip
 @pytest.mark.parametrize("zipped", [True, False])
 def test_wrappings_of_torch_save(tmp_path, wrap, zipped):
     path = tmp_path / "a.pth"

@@ -24,10 +24,26 @@ from pixelwise.core.modelfile import read_tensors
 from pixelwise.core.safeheader import read_header
 from pixelwise.errors import ModelFileError
 
-WRAPPERS = ("model", "state_dict", "model_state_dict", "module", "net", "network", "weights")
+WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "module", "net", "network", "weights")
 PREFIXES = ("module.", "_orig_mod.", "model.")  # DistributedDataParallel, torch.compile, Lightning
 ZIP, OLD_TORCH = b"PK\x03\x04", 0x1950A86A20F9469CFC6C  # how torch.save begins, since 1.6 and before
 LISTED = 6  # names in an error message
+ALONE = 'Save the weights alone where the file comes from: torch.save(model.state_dict(), "weights.pth").'
+MMENGINE = (
+    "It is a training's own file of mmengine, with its history. Keep weights and class names alone where it comes from: "
+    "file = torch.load(path, weights_only=False); "
+    'torch.save({key: file[key] for key in ("meta", "state_dict")}, "weights.pth").'
+)
+# numpy's own numbers and arrays, such as a best score or colours beside the weights: the functions that make them,
+# under the names that numpy 1 and 2 have for them, and the types they take
+_SCALAR, _ARRAY = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
+NUMBERS: list[Any] = [
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
+]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -35,18 +51,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
     Raises ModelFileError for a file that is missing, damaged, holds no weights, or would have to run code.
     """
+    return plain_names(unwrap(read_whole(path), str(path)))
+
+
+def read_whole(path: str | Path) -> Any:
+    """All that a file holds, as it was saved: weights in their wrapper, and what stands beside them.
+
+    Raises ModelFileError for a file that is missing, damaged, or would have to run code.
+    """
     path = Path(path)
     if not path.is_file():
         raise ModelFileError(f"There is no checkpoint {path}{' (a folder)' if path.is_dir() else ''}. Check the path.")
     with path.open("rb") as file:
         start = file.read(64)
     if start[:4] == ZIP:
-        found = _read_torch(path)
-    elif start[:1] == b"\x80":  # a pickle; torch's old format opens with a magic number of its own
-        found = _read_torch(path) if OLD_TORCH.to_bytes(10, "little") in start else read_pickle(path)
-    else:
-        found = _read_safetensors(path)
-    return plain_names(unwrap(found, str(path)))
+        return _read_torch(path)
+    if start[:1] == b"\x80":  # a pickle; torch's old format opens with a magic number of its own
+        return _read_torch(path) if OLD_TORCH.to_bytes(10, "little") in start else read_pickle(path)
+    return _read_safetensors(path)
 
 
 def is_own(path: str | Path) -> bool:
@@ -73,14 +95,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(NUMBERS):
             warnings.simplefilter("ignore")  # of sparse tensors, which are refused in our words
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelFileError(
             f"{path} holds more than tensors and plain containers, and opening it would run its code: "
-            f"{_named(error)}. Save the weights alone where the file comes from: "
-            'torch.save(model.state_dict(), "weights.pth").'
+            f"{_named(error)}. {MMENGINE if 'mmengine' in str(error) else ALONE}"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
