@@ -1,5 +1,5 @@
 """DeepLab in the names of other code bases: torchvision, segmentation_models.pytorch, mmsegmentation, VainF's
-DeepLabV3Plus-Pytorch, kazuto1011's deeplab-pytorch."""
+DeepLabV3Plus-Pytorch, kazuto1011's deeplab-pytorch, wangleihitcs' DeepLab-V1-PyTorch."""
 
 from __future__ import annotations
 
@@ -230,6 +230,8 @@ def _kazuto_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
             "scales": [0.5, 0.75, 1.0] if prefix else [1.0]}  # fmt: skip
 
 
+# Caffe's: blue first, 0..255, only the mean taken off
+CAFFE = Preprocessing(order="BGR", mean=(104.008 / 255, 116.669 / 255, 122.675 / 255), std=(1 / 255,) * 3)
 KAZUTO = Dialect(
     signs=(r"(^|\.)layer1\.conv1\.conv\.", r"(^|\.)layer5\.block1\.conv3x3\.conv\.", r"(^|\.)aspp\.c0\."),
     rules=(
@@ -239,9 +241,33 @@ KAZUTO = Dialect(
         (r"(?:base\.|scale\.)?aspp\.c(\d)\.(\w+)", r"head.convs.\1.\2"),
     ),
     options=_kazuto_options,
-    # Caffe's: blue first, 0..255, only the mean taken off
-    preprocessing=Preprocessing(order="BGR", mean=(104.008 / 255, 116.669 / 255, 122.675 / 255), std=(1 / 255,) * 3),
+    preprocessing=CAFFE,
     labels={21: "voc"},
 )
 
-KEYS = {"torchvision": TORCHVISION, "smp": SMP, "mmseg": MMSEG_DEEPLAB, "VainF": VAINF, "kazuto1011": KAZUTO}
+# -- wangleihitcs/DeepLab-V1-PyTorch ----------------------------------------------------------------------------------
+
+STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))  # places of the convolutions in its one sequence
+FC_PLACES = {"fc6": 32, "fc7": 35, "fc8": 38}
+
+
+def _wang_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    first = tensors["features.0.weight"]
+    return {"version": "v1", "classes": len(tensors["features.38.weight"]), "channels": first.shape[1],
+            "width": len(first), "ceil": False}  # fmt: skip
+
+
+WANG = Dialect(
+    signs=tuple(rf"^features\.{place}\.weight$" for place in FC_PLACES.values()),
+    rules=(
+        *((rf"features\.{place}\.(\w+)", rf"encoder.stage{i}.conv{j}.\1")
+          for i, places in enumerate(STAGES, 1) for j, place in enumerate(places, 1)),
+        *((rf"features\.{place}\.(\w+)", rf"head.{name}.\1") for name, place in FC_PLACES.items()),
+    ),
+    options=_wang_options,
+    preprocessing=CAFFE,
+    labels={21: "voc"},
+)  # fmt: skip
+
+KEYS = {"torchvision": TORCHVISION, "smp": SMP, "mmseg": MMSEG_DEEPLAB, "VainF": VAINF, "kazuto1011": KAZUTO,
+        "wangleihitcs": WANG}  # fmt: skip

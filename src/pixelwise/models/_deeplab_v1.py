@@ -13,10 +13,10 @@ from pixelwise.nn.vgg import VGG, initialise
 FC = 16  # width of fc6 and fc7 in widths of VGG's first stage
 
 
-def large_fov_vgg(channels: int, width: int) -> VGG:
-    """VGG-16 whose poolings have windows of 3 and round up, as Caffe's do; the last two keep the size, and the fifth
+def large_fov_vgg(channels: int, width: int, ceil: bool) -> VGG:
+    """VGG-16 whose poolings have windows of 3, and with `ceil` round up; the last two keep the size, and the fifth
     stage is dilated instead."""
-    vgg = VGG(channels, width=width, pool=3, ceil=True, strides=(2, 2, 2, 1, 1), dilations=(1, 1, 1, 1, 2))
+    vgg = VGG(channels, width=width, pool=3, ceil=ceil, strides=(2, 2, 2, 1, 1), dilations=(1, 1, 1, 1, 2))
     vgg.apply(initialise)
     return vgg
 

@@ -24,11 +24,13 @@ papers, and have variants of their own, so that their files load:
 - `v3-vainf`, `v3plus-vainf`: no separable convolutions, one 3x3 behind the join, no multi-grid. Its files do not tell
   their output stride: 16 is taken, as it trains by default; for others give output_stride=8.
 - `v2-kazuto1011`: v2 without aligned corners.
+- `v1-wangleihitcs`: v1 whose poolings round down.
 
 v1 and v2 enlarge with aligned corners and round the sizes of poolings up, as the authors' Caffe does, which was made
-for images of 8 n + 1 pixels. In v2's training every scale has a loss of its own beside that of the maximum. Both papers
-sharpen the answer by a fully connected conditional random field (Krähenbühl, Koltun 2011, 1210.5644). It is not here:
-no maintained library with wheels computes it, and nothing less than the permutohedral lattice would be it.
+for images of 8 n + 1 pixels. v1's head has a 3x3 mean that its paper does not mention. In v2's training every scale
+has a loss of its own beside that of the maximum. Both papers sharpen the answer by a fully connected conditional random
+field (Krähenbühl, Koltun 2011, 1210.5644). It is not here: no maintained library with wheels computes it. pydensecrf2
+and SimpleCRF have to be compiled, and crfseg, which need not be, joins a pixel only to those in a small window.
 """
 
 from __future__ import annotations
@@ -64,6 +66,7 @@ PORTS: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "v1": {"version": "v1"},
+    "v1-wangleihitcs": {"version": "v1", "ceil": False},
     "v2": {"version": "v2"},
     "v2-kazuto1011": {"version": "v2", "align_corners": False},
     "v3": {"version": "v3"},
@@ -87,9 +90,9 @@ V3: dict[str, Any] = {"encoder": "resnet50", "output_stride": 16, "rates": None,
                       "convolution": "plain", "join": 1, "smooth": 0, "aux": 0.0, "dropout": 0.1,
                       "late_dropout": False, "align_corners": False}  # fmt: skip
 VERSIONS: dict[str, dict[str, Any]] = {
-    "v1": {"rates": (12,), "width": 64, "dropout": 0.5, "align_corners": True},
+    "v1": {"rates": (12,), "width": 64, "ceil": True, "dropout": 0.5, "align_corners": True},
     "v2": {"encoder": "resnet101", "output_stride": 8, "rates": (6, 12, 18, 24), "multi_grid": (1, 1, 1),
-           "stride_in_1x1": True, "scales": (0.5, 0.75, 1.0), "aux": 1.0, "align_corners": True},
+           "stride_in_1x1": True, "ceil": True, "scales": (0.5, 0.75, 1.0), "aux": 1.0, "align_corners": True},
     "v3": V3,
     "v3plus": {**V3, "multi_grid": (), "convolution": "separable", "skip": 48, "refine": 2},
 }  # fmt: skip
@@ -131,8 +134,8 @@ def build(*, classes: int, channels: int = 3, version: str = "v3plus", pretraine
           encoder: str | None = None, output_stride: int | None = None, rates: Sequence[int] | None = None,
           width: int | None = None, multi_grid: Sequence[int] | None = None, convolution: str | None = None,
           join: int | None = None, smooth: int | None = None, skip: int | None = None, refine: int | None = None,
-          scales: Sequence[float] | None = None, stride_in_1x1: bool | None = None, aux: float | None = None,
-          dropout: float | None = None, late_dropout: bool | None = None,
+          scales: Sequence[float] | None = None, stride_in_1x1: bool | None = None, ceil: bool | None = None,
+          aux: float | None = None, dropout: float | None = None, late_dropout: bool | None = None,
           align_corners: bool | None = None) -> DeepLab:  # fmt: skip
     """DeepLab with numbers; None is what the version's paper has (`VERSIONS`).
 
@@ -151,6 +154,7 @@ def build(*, classes: int, channels: int = 3, version: str = "v3plus", pretraine
     scales         v2: of the image, 1 among them, whose largest logit is taken
     stride_in_1x1  v2: the bottlenecks' stride is in their first convolution, as in Caffe's ResNets; timm's weights were
                    trained without
+    ceil           v1, v2: the sizes of poolings round up
     aux            weight of the auxiliary head's loss (no such head at 0); v2: of the loss of each scale
     dropout        behind the ASPP, v1: behind fc6 and fc7; `late_dropout`: before the last convolution, of whole maps
     align_corners  how maps and logits are enlarged
@@ -159,8 +163,8 @@ def build(*, classes: int, channels: int = 3, version: str = "v3plus", pretraine
     check_choice("DeepLab", VERSIONS, version=version)
     given = {"encoder": encoder, "output_stride": output_stride, "rates": rates, "width": width,
              "multi_grid": multi_grid, "convolution": convolution, "join": join, "smooth": smooth, "skip": skip,
-             "refine": refine, "scales": scales, "stride_in_1x1": stride_in_1x1, "aux": aux, "dropout": dropout,
-             "late_dropout": late_dropout, "align_corners": align_corners}  # fmt: skip
+             "refine": refine, "scales": scales, "stride_in_1x1": stride_in_1x1, "ceil": ceil, "aux": aux,
+             "dropout": dropout, "late_dropout": late_dropout, "align_corners": align_corners}  # fmt: skip
     options = dict(VERSIONS[version])
     for name, value in given.items():
         if value is not None and name not in options:
@@ -187,7 +191,7 @@ def _check(options: dict[str, Any]) -> None:
     check_whole("DeepLab", least=0, **some("smooth"))
     check_dropout("DeepLab", **some("dropout"))
     check_weight("DeepLab", **some("aux"))
-    check_flags("DeepLab", **some("align_corners", "stride_in_1x1", "late_dropout"))
+    check_flags("DeepLab", **some("align_corners", "stride_in_1x1", "ceil", "late_dropout"))
     if options["rates"] is not None:
         check_wholes("DeepLab", "rates", options["rates"])
     if options.get("multi_grid"):
@@ -198,10 +202,10 @@ def _check(options: dict[str, Any]) -> None:
         raise ConfigError(f"DeepLab: scales is {scales!r}; it must be different numbers up to 4, 1 among them.")
 
 
-def _v1(classes: int, channels: int, pretrained: bool, *, rates: Sequence[int], width: int, dropout: float,
+def _v1(classes: int, channels: int, pretrained: bool, *, rates: Sequence[int], width: int, ceil: bool, dropout: float,
         align_corners: bool) -> DeepLab:  # fmt: skip
     (rate,) = check_wholes("DeepLab v1", "rates", rates, count=1)
-    vgg = large_fov_vgg(channels, width)
+    vgg = large_fov_vgg(channels, width, ceil)
     head = LargeFOV(vgg.channels[-1], classes, width=FC * width, rate=rate, dropout=dropout)
     if pretrained:
         head.decimate(*vgg.load_imagenet())
@@ -209,14 +213,14 @@ def _v1(classes: int, channels: int, pretrained: bool, *, rates: Sequence[int], 
 
 
 def _v2(classes: int, channels: int, pretrained: bool, *, encoder: str, output_stride: int, rates: Sequence[int],
-        multi_grid: Sequence[int], stride_in_1x1: bool, scales: Sequence[float], aux: float,
+        multi_grid: Sequence[int], stride_in_1x1: bool, ceil: bool, scales: Sequence[float], aux: float,
         align_corners: bool) -> DeepLab:  # fmt: skip
     net = _encoder(encoder, channels, pretrained, output_stride, (32,), multi_grid)
     if stride_in_1x1:
         move_stride(net.body)
     pool = getattr(net.body, "maxpool", None)
     if isinstance(pool, nn.MaxPool2d):
-        pool.ceil_mode = True
+        pool.ceil_mode = ceil
     head = SummedASPP(net.channels[-1], classes, rates)
     return DeepLab(net, head, aux=(None, aux), scales=scales, align_corners=align_corners)
 
