@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from pixelwise.checkpoints.dialects import Found, dialects, recognise
-from pixelwise.checkpoints.reading import is_own, plain_names, read_checkpoint, unwrap
+from pixelwise.checkpoints.metadata import told_classes
+from pixelwise.checkpoints.reading import is_own, plain_names, read_checkpoint, read_whole, unwrap
 from pixelwise.core.classes import Classes
 from pixelwise.core.keys import Untold
 from pixelwise.core.modelfile import ModelCard, load_model
@@ -60,7 +61,8 @@ def from_checkpoint(path: str | Path, architecture: str | None = None, *, classe
     """The net that a file is of, built from the shapes in it, filled and in evaluation mode, with a card for it.
 
     architecture  look among its dialects only; None: among all
-    classes       names of what it was trained on; None: the published set with as many classes, else "class 0", ...
+    classes       names of what it was trained on; None: those that the file brings along (mmsegmentation), else the
+                  published set with as many classes, else "class 0", ...
     options       of the net, over those that the shapes tell
     Raises ModelFileError for a file that is of no known net (the nearest are named) or does not fill it, ConfigError
     for options that the net does not have.
@@ -70,11 +72,14 @@ def from_checkpoint(path: str | Path, architecture: str | None = None, *, classe
         if options or classes is not None:
             raise ConfigError(f"{path} is a model file of Pixelwise's own: its options and classes stand in it.")
         return load_model(path)
-    tensors = read_checkpoint(path)
+    whole = read_whole(path)
+    tensors = plain_names(unwrap(whole, str(path)))
     found = recognise(tensors, str(path), dialects(architecture))
     told = {**_options(found, tensors, path), **options}
     _check_told(told, path, found)
     outputs = told.pop("classes")
+    if classes is None and found.dialect.task == "semantic":
+        classes = told_classes(whole, outputs, _published(found, outputs), str(path))
     classes = classes or _classes(found, outputs, told.get("things"))
     if found.dialect.task == "panoptic" and _takes_things(found.architecture):
         told.setdefault("things", classes.is_thing.nonzero()[0].tolist())
@@ -163,10 +168,15 @@ def _takes_things(architecture: str) -> bool:
     return "things" in inspect.signature(load("models", architecture).build).parameters
 
 
+def _published(found: Found, outputs: int) -> Classes | None:
+    return label_set(found.dialect.labels[outputs]) if outputs in found.dialect.labels else None
+
+
 def _classes(found: Found, outputs: int, things: Any) -> Classes:
     """The published label set with that many channels, or numbered names."""
-    if outputs in found.dialect.labels:
-        return label_set(found.dialect.labels[outputs])
+    published = _published(found, outputs)
+    if published is not None:
+        return published
     count = outputs - 1 if found.dialect.task == "instance" else outputs
     names = tuple(f"class {k}" for k in range(count))
     rows = range(count) if found.dialect.task == "instance" else things or ()

@@ -30,7 +30,7 @@ ZIP, OLD_TORCH = b"PK\x03\x04", 0x1950A86A20F9469CFC6C  # how torch.save begins,
 LISTED = 6  # names in an error message
 ALONE = 'Save the weights alone where the file comes from: torch.save(model.state_dict(), "weights.pth").'
 MMENGINE = (
-    "It is a training's own file of mmengine, with its history. Keep weights and class names alone where it comes from: "
+    "It is a training's own file of mmengine, with its history. Keep weights and class names where it comes from: "
     "file = torch.load(path, weights_only=False); "
     'torch.save({key: file[key] for key in ("meta", "state_dict")}, "weights.pth").'
 )
