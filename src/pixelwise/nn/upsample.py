@@ -46,7 +46,6 @@ def pool(x: Tensor, *, ceil: bool = False) -> tuple[Tensor, Tensor]:
 def unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
     """[B, C, h, w] -> [B, C, *size]: each value where its index says, zero everywhere else.
 
-    indices  [B, C, h, w] int64 as `pool` stored them      size  of the map that was pooled
+    indices  [B, C, h, w] int64 as `pool` stored them      size  of the map that was pooled, 2h - 1 to 2h + 1 by as much
     """
-    flat = x.new_zeros(*x.shape[:2], size[0] * size[1])
-    return flat.scatter(2, indices.flatten(2), x.flatten(2)).unflatten(2, size)
+    return F.max_unpool2d(x, indices, 2, 2, output_size=list(size))
