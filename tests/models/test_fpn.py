@@ -72,7 +72,7 @@ def test_one_small_image_is_refused_in_training_only():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"norm": "layer"}, "it can be group, batch"), ({"width": 0}, "width is 0"), ({"branch": "wide"}, "branch is 'wide'"),
+    ({"norm": "layer"}, "it can be group, batch"), ({"width": 0}, "width is 0"), ({"branch": "all"}, "branch is 'all'"),
     ({"smooth": 1}, "true or false"), ({"dropout": 1.0}, "dropout is 1.0"), ({"widht": 8}, "'width'"),
     ({"encoder": "vit_base_patch16_224"}, "pyramid"),
 ])  # fmt: skip

@@ -43,7 +43,7 @@ def test_parameters(variant, classes, count):
 
 @torch.no_grad()
 def test_decoder_against_its_definition():
-    """L_top = conv3x3[C, pooled C]; L_i = conv1x1(C_i) + enlarged L_{i+1}; conv3x3 of all conv3x3(L_i), the top as is."""
+    """L_top = conv3x3[C, pooled C], L_i = conv1x1(C_i) + enlarged L_{i+1}; conv3x3(L_i) and the top are joined."""
     torch.manual_seed(0)
     decoder = create_model("upernet", classes=3, **THIN).decoder.eval()
     channels = [m[0].in_channels for m in decoder.laterals]
@@ -66,7 +66,7 @@ def test_training_needs_two_images():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"aux": -1}, "aux is -1"), ({"width": 0}, "width is 0"), ({"bins": [0]}, "bins"), ({"norm_maps": 1}, "true or false"),
+    ({"aux": -1}, "aux is -1"), ({"width": 0}, "width is 0"), ({"bins": [0]}, "bins"), ({"norm_maps": 1}, "true or"),
     ({"aux_width": 0}, "aux_width"), ({"dropout": 2}, "dropout"), ({"aux_widht": 8}, "'aux_width'"),
 ])  # fmt: skip
 def test_refused_options(options, message):

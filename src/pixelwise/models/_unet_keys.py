@@ -34,7 +34,7 @@ KEYS = {
                r"^segmentation_head\.0\."),
         rules=(
             *SMP_ENCODER,
-            (r"decoder\.((?:center|blocks)\..*)", r"decoder.\1"),
+            (r"decoder\.(center\.\d\.\d\..*|blocks\.\d\.(?:conv|attention)[12]\..*)", r"decoder.\1"),
             (r"segmentation_head\.0\.(.*)", r"head.\1"),
         ),
         options=smp_options,
