@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -18,6 +20,7 @@ NAMES = {
     "resnet18": "resnet18",
     "mobilenet_v2": "mobilenet_v2",
     "efficientnet-b0": "efficientnet-b0",
+    "timm-efficientnet-b0": "timm-efficientnet-b0",
 }
 SLOW = {
     "vgg11": "vgg11",
@@ -36,7 +39,9 @@ CASES = [*NAMES.items(), *(pytest.param(*item, marks=pytest.mark.slow) for item 
 
 def reference(name: str, channels: int = 3) -> nn.Module:
     torch.manual_seed(0)
-    net = smp.encoders.get_encoder(name, in_channels=channels, weights=None).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of deprecated names
+        net = smp.encoders.get_encoder(name, in_channels=channels, weights=None).eval()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -79,8 +84,8 @@ def test_every_efficientnet_is_told_by_its_shapes(i):
 
 
 def test_tables_of_efficientnets():
-    assert len(EFFICIENTNETS) == len(SIZES)
-    assert {count for count, _ in EFFICIENTNETS} == set(STAGES)
+    assert len(EFFICIENTNETS) == len(SIZES) + 1
+    assert {count for count, _ in EFFICIENTNETS} == {*STAGES, 61}  # b8 is among timm's alone
     assert all(sum(stages) == count for count, stages in STAGES.items())
 
 
@@ -96,6 +101,18 @@ def test_channels_of_the_input():
         assert smp_encoder(tensors)["channels"] == 5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("i", range(9))
+def test_every_efficientnet_of_timm_is_told_by_its_shapes(i):
+    name = f"timm-efficientnet-b{i}"
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tensors = file_of(smp.encoders.get_encoder(name, weights=None))
+        assert smp_encoder(tensors)["encoder"] == name
+        ours = {f"encoder.{key}": t.shape for key, t in make_encoder(name).state_dict().items()}
+    assert {key: t.shape for key, t in DIALECT.translate(tensors).tensors.items()} == ours
+
+
 def test_an_encoder_of_timm_has_to_be_told():
     tensors = file_of(smp.encoders.get_encoder("tu-convnext_atto", weights=None, in_channels=4))
     told = smp_encoder(tensors)
@@ -107,10 +124,10 @@ def test_an_encoder_of_timm_has_to_be_told():
     assert set(found.tensors) == {f"encoder.{name}" for name in ours}
 
 
-@pytest.mark.parametrize("name", ["densenet121", "mobileone_s0", "timm-skresnet18", "xception", "dpn68"])
+@pytest.mark.parametrize(
+    "name", ["densenet121", "mobileone_s0", "timm-skresnet18", "timm-tf_efficientnet_lite0", "dpn68"]
+)
 def test_other_encoders_are_refused(name):
-    import warnings
-
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of deprecated names
         tensors = file_of(smp.encoders.get_encoder(name, weights=None))

@@ -31,10 +31,10 @@ from pixelwise.core.outputs import Dense, Frame
 from pixelwise.errors import ConfigError
 from pixelwise.kernels.mirror import mirror
 from pixelwise.models._attention_unet_keys import KEYS as KEYS
-from pixelwise.models.unet import DoubleConv, initialise, refuse_others
+from pixelwise.models.unet import DoubleConv, initialise
 from pixelwise.nn.encoder import Encoder, make_encoder
 from pixelwise.nn.heads import dense
-from pixelwise.nn.options import check_choice, check_flags, check_weight, check_whole, check_wholes
+from pixelwise.nn.options import check_choice, check_flags, check_unused, check_weight, check_whole, check_wholes
 from pixelwise.nn.unet_decoder import WIDTHS, SkipBlock, Skips, check_cells, check_widths
 
 PAPER = {"title": "Attention U-Net: Learning Where to Look for the Pancreas", "year": 2018, "arxiv": "1804.03999"}
@@ -269,12 +269,12 @@ def build(*, classes: int, channels: int = 3, width: int = 16, form: str = "auth
     if not isinstance(encoder, str):
         raise ConfigError(f"Attention U-Net: encoder is {encoder!r}; it must be a name, see `pixelwise list encoders`.")
     if encoder:
-        refuse_others("Attention U-Net", given, PLAIN, f"encoder={encoder}")
+        check_unused("Attention U-Net", given, PLAIN, f"encoder={encoder}")
         widths = check_wholes("Attention U-Net", "decoder", over["decoder"])
         check_flags("Attention U-Net", pretrained=pretrained)
         body = make_encoder(encoder, channels=channels, pretrained=pretrained)
         return EncoderAttentionUNet(body, classes=classes, widths=widths, deep=deep, aux=aux)
-    refuse_others("Attention U-Net", over, WITH_ENCODER, "no encoder")
+    check_unused("Attention U-Net", over, WITH_ENCODER, "no encoder")
     check_whole("Attention U-Net", width=width)
     check_choice("Attention U-Net", ("authors", "LeeJunHyun"), form=form)
     return AttentionUNet(classes=classes, channels=channels, deep=deep, aux=aux, **given)

@@ -30,7 +30,7 @@ from pixelwise.kernels.mirror import mirror
 from pixelwise.models._unet_keys import KEYS as KEYS
 from pixelwise.nn.encoder import Encoder, make_encoder
 from pixelwise.nn.heads import dense
-from pixelwise.nn.options import check_choice, check_dropout, check_flags, check_whole, check_wholes
+from pixelwise.nn.options import check_choice, check_dropout, check_flags, check_unused, check_whole, check_wholes
 from pixelwise.nn.unet_decoder import WIDTHS, UNetDecoder, check_cells
 
 PAPER = {
@@ -275,9 +275,9 @@ def build(*, classes: int, channels: int = 3, width: int = 64, depth: int = 4, n
     if not isinstance(encoder, str):
         raise ConfigError(f"U-Net: encoder is {encoder!r}; it must be a name, see `pixelwise list encoders`.")
     if encoder:
-        refuse_others("U-Net", given, PLAIN, f"encoder={encoder}")
+        check_unused("U-Net", given, PLAIN, f"encoder={encoder}")
         return _over_encoder(classes, channels, encoder, **over)
-    refuse_others("U-Net", over, WITH_ENCODER, "no encoder")
+    check_unused("U-Net", over, WITH_ENCODER, "no encoder")
     check_whole("U-Net", width=width)
     check_choice("U-Net", ("batch", "group", "instance", "none"), norm=norm)
     check_choice("U-Net", ("transposed", "bilinear", "halved"), up=up)
@@ -300,10 +300,3 @@ def _over_encoder(classes: int, channels: int, encoder: str, pretrained: bool, d
     body = make_encoder(encoder, channels=channels, pretrained=pretrained)
     head = nn.Conv2d(widths[-1], classes, 3, padding=1)
     return EncoderUNet(body, UNetDecoder(body, widths, center=center), head)
-
-
-def refuse_others(net: str, given: dict[str, Any], defaults: dict[str, Any], beside: str) -> None:
-    """Raises ConfigError for an option that would do nothing: one that is not at its default beside another choice."""
-    changed = [name for name, value in given.items() if value != defaults[name]]
-    if changed:
-        raise ConfigError(f"{net}: {', '.join(changed)} would do nothing with {beside}; leave it out.")

@@ -31,10 +31,18 @@ from pixelwise.core.outputs import Dense, Frame
 from pixelwise.errors import ConfigError
 from pixelwise.kernels.mirror import mirror
 from pixelwise.models._unetplusplus_keys import KEYS as KEYS
-from pixelwise.models.unet import initialise, refuse_others
+from pixelwise.models.unet import initialise
 from pixelwise.nn.encoder import Encoder, make_encoder
 from pixelwise.nn.heads import dense
-from pixelwise.nn.options import check_choice, check_dropout, check_flags, check_weight, check_whole, check_wholes
+from pixelwise.nn.options import (
+    check_choice,
+    check_dropout,
+    check_flags,
+    check_unused,
+    check_weight,
+    check_whole,
+    check_wholes,
+)
 from pixelwise.nn.unet_decoder import WIDTHS, SkipBlock, Skips, check_cells, check_widths
 
 PAPER = {"title": "UNet++: A Nested U-Net Architecture for Medical Image Segmentation", "year": 2018,
@@ -68,8 +76,10 @@ def mean_logits(logits: Sequence[Tensor]) -> Tensor:
         return logits[0]
     if logits[0].shape[1] == 1:
         return torch.logit(torch.stack([x.float().sigmoid() for x in logits]).mean(0), eps=1e-7)
-    shares = torch.stack([x.float().log_softmax(1) for x in logits])  # [heads, B, K, h, w]
-    return torch.logsumexp(shares, 0) - math.log(len(logits))
+    total = logits[0].float().log_softmax(1)
+    for x in logits[1:]:
+        total = torch.logaddexp(total, x.float().log_softmax(1))
+    return total - math.log(len(logits))
 
 
 class Nested(nn.Module):
@@ -245,13 +255,13 @@ def build(*, classes: int, channels: int = 3, width: int = 32, depth: int = 4, n
     if not isinstance(encoder, str):
         raise ConfigError(f"UNet++: encoder is {encoder!r}; it must be a name, see `pixelwise list encoders`.")
     if encoder:
-        refuse_others("UNet++", given, PLAIN, f"encoder={encoder}")
+        check_unused("UNet++", given, PLAIN, f"encoder={encoder}")
         widths = check_wholes("UNet++", "decoder", over["decoder"])
         check_flags("UNet++", pretrained=pretrained)
         body = make_encoder(encoder, channels=channels, pretrained=pretrained)
         net: Any = EncoderUNetPlusPlus(body, classes=classes, widths=widths, aux=aux, levels=levels)
     else:
-        refuse_others("UNet++", over, WITH_ENCODER, "no encoder")
+        check_unused("UNet++", over, WITH_ENCODER, "no encoder")
         check_whole("UNet++", width=width)
         check_choice("UNet++", (1, 2, 3, 4, 5, 6), depth=depth)
         check_choice("UNet++", ("none", "batch"), norm=norm)

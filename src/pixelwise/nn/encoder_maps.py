@@ -4,7 +4,7 @@ last stage's. timm's own pyramids of these nets, under timm's names, end each st
 
 Its EfficientNets also pad by fixed numbers, those that TensorFlow's "same" gives at the size that each was published
 for; TensorFlow itself, and timm, pad by the size at hand. Of b0 it takes the map at stride 16 behind the first block of
-the fifth stage instead of the third."""
+the fifth stage instead of the third. Those with "timm-" before the name pad evenly, and know no such exception."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZES = (224, 240, 260, 300, 380, 456, 528, 600)  # that EfficientNets b0 to b7 were published for
-# our name -> timm's, whether the finest map is the stem's or the coarsest the head's, and the size to pad as at
+# our name -> timm's, whether the finest map is the stem's or the coarsest the head's, and the size to pad as at, or 0
 NETS = {
     **{f"efficientnet-b{i}": (f"tf_efficientnet_b{i}", "stem", size) for i, size in enumerate(SIZES)},
+    **{f"timm-efficientnet-b{i}": (f"efficientnet_b{i}", "stem", 0) for i in range(9)},
     "mobilenet_v2": ("mobilenetv2_100", "head", 0),
 }
 
@@ -70,8 +71,9 @@ class StagedNet(nn.Module):
         info = net.feature_info
         stages = [int(entry["module"].split(".")[1]) for entry in info]  # the one that each map is taken behind
         channels, strides = ([entry[key] for entry in info] for key in ("num_chs", "reduction"))
-        if special == "stem":
+        if size:
             pad_as_at(net, size)
+        if special == "stem":
             channels[0] = net.conv_stem.out_channels
         else:
             channels[-1] = net.conv_head.out_channels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pixelwise.errors import ConfigError
@@ -54,3 +54,10 @@ def check_choice(net: str, allowed: Iterable[Any], **values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or value not in allowed:
             raise ConfigError(f"{net}: {name} is {value!r}; it can be {', '.join(map(str, allowed))}.")
+
+
+def check_unused(net: str, given: Mapping[str, Any], defaults: Mapping[str, Any], beside: str) -> None:
+    """Options that do nothing beside another choice must stay at their defaults."""
+    changed = [name for name, value in given.items() if value != defaults[name]]
+    if changed:
+        raise ConfigError(f"{net}: {', '.join(changed)} would do nothing with {beside}; leave it out.")

@@ -8,9 +8,9 @@ dialect "smp".
     resnet*, resnext*                                       the same, timm's and torchvision's names
     se_resnet*, se_resnext*, senet154                       legacy_seresnet*, legacy_seresnext*, legacy_senet154
     vgg11 ... vgg19_bn                                      the same
-    efficientnet-b0 ... b7, mobilenet_v2                    the same names, of `nn/encoder_maps.py`
+    [timm-]efficientnet-b0 ... b7 [b8], mobilenet_v2        the same names, of `nn/encoder_maps.py`
     tu-NAME                                                 NAME, which has to be told: `encoder=NAME`
-Others (densenet*, dpn*, inception*, xception, mit_b*, mobileone_*, timm-*) are refused by name of their tensors.
+Others (densenet*, dpn*, inception*, xception, mit_b*, mobileone_*, timm-sk*, timm-*lite*) are refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pixelwise.nn.encoder_keys import RESNET, resnet_name
 
 # number of blocks, channels of the last one -> EfficientNet; number of blocks -> blocks in its seven stages
 EFFICIENTNETS = {(16, 320): "b0", (23, 320): "b1", (23, 352): "b2", (26, 384): "b3", (32, 448): "b4", (39, 512): "b5",
-                 (45, 576): "b6", (55, 640): "b7"}  # fmt: skip
+                 (45, 576): "b6", (55, 640): "b7", (61, 704): "b8"}  # fmt: skip
 STAGES = {16: (1, 2, 2, 3, 3, 4, 1), 23: (2, 3, 3, 4, 4, 5, 2), 26: (2, 3, 3, 5, 5, 6, 2), 32: (2, 4, 4, 6, 6, 8, 2),
           39: (3, 5, 5, 7, 7, 9, 3), 45: (3, 6, 6, 8, 8, 11, 3), 55: (4, 7, 7, 10, 10, 13, 4)}  # fmt: skip
 MOBILENET_STAGES = (1, 2, 3, 4, 3, 3, 1)
@@ -87,10 +87,10 @@ SMP_ENCODER: tuple[Rule, ...] = prefixed(
     "encoder.body.",
     (
         *RESNET,
-        (r"(layer0\..*)", r"\1"),
+        (r"((?:layer0|conv_stem|blocks)\..*)", r"\1"),
         (r"_conv_stem\.(.*)", r"conv_stem.\1"),
         (r"_bn0\.(.*)", r"bn1.\1"),
-        (r"_(?:conv_head|bn1)\..*", ""),  # carried along, never used
+        (r"(?:_conv_head|_bn1|conv_head|bn2)\..*", ""),  # carried along, never used
         (r"_blocks\.(?P<number>\d+)\.(?P<part>_[a-z0-9_]+)\.(?P<rest>[a-z_]+)", _efficientnet_block),
         (r"features\.(\d+)\.([a-z_]+)", r"features_\1.\2"),
         *_mobilenet(),
@@ -106,7 +106,7 @@ def smp_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     inner = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
     first = next((t for t in inner.values() if t.ndim == 4), None)  # as torch saves; safetensors sorts by names
-    for name in ("conv1", "layer0.conv1", "_conv_stem", "features.0.0", "features.0"):
+    for name in ("conv1", "layer0.conv1", "_conv_stem", "conv_stem", "features.0.0", "features.0"):
         first = inner.get(f"{name}.weight", first)
     if first is None:
         raise ModelFileError("it has no encoder of convolutions.")
@@ -116,10 +116,12 @@ def smp_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 def _name(inner: Mapping[str, Tensor]) -> str | Untold:
     if any(name.startswith("model.") for name in inner):
         return Untold(WHY)
-    if "_conv_stem.weight" in inner:
-        blocks = [t for name, t in inner.items() if re.fullmatch(r"_blocks\.\d+\._project_conv\.weight", name)]
-        widest = max((len(t) for t in blocks), default=0)
-        return _known("EfficientNet", {k: f"efficientnet-{v}" for k, v in EFFICIENTNETS.items()}, len(blocks), widest)
+    for prefix, sign, last in (
+        ("", "_conv_stem.weight", r"_blocks\.\d+\._project_conv\.weight"),
+        ("timm-", "blocks.0.0.se.conv_reduce.weight", r"blocks\.(?:0\.\d+\.conv_pw|\d\.\d+\.conv_pwl)\.weight"),
+    ):
+        if sign in inner:
+            return _efficientnet(prefix, [t for name, t in inner.items() if re.fullmatch(last, name)])
     if "features.0.0.weight" in inner:
         return "mobilenet_v2"
     if "features.0.weight" in inner:
@@ -132,6 +134,13 @@ def _name(inner: Mapping[str, Tensor]) -> str | Untold:
     if "conv1.weight" in inner and "layer1.0.conv1.weight" in inner:
         return resnet_name(inner, "")
     raise ModelFileError(f"its encoder begins with {', '.join(list(inner)[:3])}, which is none that is known.")
+
+
+def _efficientnet(prefix: str, last: list[Tensor]) -> str:
+    """By the last convolutions of its blocks."""
+    widest = max((len(t) for t in last), default=0)
+    names = {key: f"{prefix}efficientnet-{size}" for key, size in EFFICIENTNETS.items()}
+    return _known("EfficientNet", names, len(last), widest)
 
 
 def _known(family: str, table: Mapping[Any, str], *key: Any) -> str:
