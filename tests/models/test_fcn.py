@@ -96,6 +96,23 @@ def test_scores_land_on_their_pixels(stride, size):
     assert net(torch.zeros(1, 3, *size)).full().shape == (1, 1, *size)
 
 
+@torch.no_grad()
+def test_scores_that_are_not_zero_are_exported_and_kept_in_any_memory_format(waves):
+    """The net begins with scores of zero, of which every promise holds."""
+    torch.manual_seed(0)
+    net = create_model("fcn", classes=3, **THIN).eval()
+    for layer in (net.score, *net.skips):
+        nn.init.normal_(layer.weight)
+    both = waves(33, 65)
+    wanted = net(both).logits
+    assert float(wanted.std()) > 0.01
+    torch.testing.assert_close(net(both[:1]).logits, wanted[:1], rtol=1e-4, atol=1e-5)
+    exported = torch.export.export(net, (both,)).module()
+    torch.testing.assert_close(exported(both).logits, wanted, rtol=1e-4, atol=1e-5)
+    last = net.to(memory_format=torch.channels_last)(both.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(last.logits, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_dropout_takes_values_or_maps():
     kinds = {v: type(create_model(f"fcn-{v}", classes=2, **THIN).fc6[2]) for v in ("8s", "8s-wkentaro", "8s-meetps")}
     assert kinds == {"8s": nn.Dropout, "8s-wkentaro": nn.Dropout2d, "8s-meetps": nn.Dropout2d}
