@@ -40,12 +40,13 @@ SENETS = {
     ((3, 8, 36, 3), 64, 64): "legacy_seresnet152",
     ((3, 4, 6, 3), 128, 4): "legacy_seresnext50_32x4d",
     ((3, 4, 23, 3), 128, 4): "legacy_seresnext101_32x4d",
-    ((3, 8, 36, 3), 128, 2): "legacy_senet154",
+    ((3, 8, 36, 3), 256, 2): "legacy_senet154",
 }
 FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 LATER_STAGES = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
                 "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
 SQUEEZE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
+STEM = r"^(?:model\.)?(?:layer0\.|features[._])?_?(?:conv_?stem|stem|conv_?0|conv1|patch_embed|0|init_block)[._]"
 WHY = ("it is an encoder of timm, and several of them have the same shapes. Give its name behind 'tu-' as the option "
        "encoder, e.g. encoder=convnext_tiny.")  # fmt: skip
 
@@ -105,12 +106,20 @@ def smp_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     A timm encoder (tu-...) cannot be told: its `encoder` is `Untold`. Raises ModelFileError for one that is not known.
     """
     inner = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
-    first = next((t for t in inner.values() if t.ndim == 4), None)  # as torch saves; safetensors sorts by names
-    for name in ("conv1", "layer0.conv1", "_conv_stem", "conv_stem", "features.0.0", "features.0"):
-        first = inner.get(f"{name}.weight", first)
+    first = _first_convolution(inner)
     if first is None:
         raise ModelFileError("it has no encoder of convolutions.")
     return {"encoder": _name(inner), "channels": first.shape[1]}
+
+
+def _first_convolution(inner: Mapping[str, Tensor]) -> Tensor | None:
+    """Weights [D, C, k, k] of what sees the image: the first of the file, or by its name where names are sorted, as
+    safetensors has them."""
+    convs = {name: t for name, t in inner.items() if t.ndim == 4}
+    stems = [name for name in convs if re.search(STEM, name)]
+    if stems and list(inner) == sorted(inner):
+        return convs[min(stems, key=lambda name: (name.count("."), name))]
+    return next(iter(convs.values()), None)
 
 
 def _name(inner: Mapping[str, Tensor]) -> str | Untold:
