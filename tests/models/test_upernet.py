@@ -119,7 +119,7 @@ def test_files_that_do_not_fit_are_refused(theirs, change, said, tmp_path):
 
 
 def frozen() -> tuple[dict[str, list[int]], list[dict[str, Any]]]:
-    """Names, shapes and answers of mmsegmentation's UPerNet on its ResNet-50."""
+    """Names, shapes and answers of mmsegmentation's UPerNet on its ResNet-50, its heads narrowed to 48 and 24."""
     body = json.loads((DATA / "mmseg_r50_d8.json").read_text(encoding="utf-8"))["backbone"]
     told = json.loads((DATA / "mmseg_pyramids.json").read_text(encoding="utf-8"))["upernet_r50"]
     return {f"backbone.{name}": shape for name, shape in body.items()} | told["keys"], told["outputs"]
@@ -132,7 +132,7 @@ def test_mmseg_as_frozen(drawn_weight, waves, assert_agree, tmp_path):
     net, card = from_checkpoint(tmp_path / "a.pth")
     assert card.architecture == "upernet"
     assert card.options["encoder"] == "resnet50c"
-    assert net.aux_weight == 0.4
+    assert (net.aux_weight, card.options["width"], card.options["aux_width"]) == (0.4, 48, 24)
     for case in outputs:
         full = net(waves(*case["size"], batch=1)).full().flatten()
         wanted = torch.tensor(case["logits"])
@@ -142,7 +142,7 @@ def test_mmseg_as_frozen(drawn_weight, waves, assert_agree, tmp_path):
 def test_mmseg_files_that_do_not_fit_are_refused(tmp_path):
     state = {name: torch.zeros(shape) for name, shape in frozen()[0].items()}
     state.pop("decode_head.lateral_convs.0.bn.weight")
-    state["decode_head.bottleneck.conv.bias"] = torch.ones(512)
+    state["decode_head.bottleneck.conv.bias"] = torch.ones(48)
     torch.save(state, tmp_path / "a.pth")
     with pytest.raises(ModelFileError, match=r"1 missing: decoder\.laterals\.0\.1.*1 left over: decoder\.top\.0\.bias"):
         from_checkpoint(tmp_path / "a.pth")
@@ -165,3 +165,39 @@ def test_mmseg_answers_the_same(mmseg_net, mmseg_logits, stir, waves, assert_agr
     output = ours(images)
     assert_agree(output.logits, theirs.decode_head(maps), 1e-3)  # norms of two values magnify the last bit
     assert_agree(output.aux[0][2].logits, theirs.auxiliary_head(maps))
+
+
+# -- transformers -----------------------------------------------------------------------------------------------------
+
+
+def convnext() -> dict[str, Any]:
+    """Names, shapes and answers of transformers 4.57's UperNet on ConvNeXt-T, its head narrowed."""
+    return json.loads((DATA / "transformers_upernet_convnext.json").read_text(encoding="utf-8"))
+
+
+@torch.no_grad()
+def test_transformers_as_frozen(drawn_weight, waves, assert_agree, tmp_path):
+    told = convnext()
+    torch.save({name: drawn_weight(name, shape) for name, shape in told["keys"].items()}, tmp_path / "a.bin")
+    net, card = from_checkpoint(tmp_path / "a.bin")
+    assert card.architecture == "upernet"
+    assert card.training["imported"] == {"file": "a.bin", "dialect": "transformers", "dropped": []}
+    assert card.options["encoder"] == "convnext_tiny"
+    assert card.classes.names[0] == "wall"
+    for case in told["outputs"]:
+        full = net(waves(*case["size"], batch=1)).full().flatten()
+        wanted = torch.tensor(case["logits"])
+        assert_agree(full[torch.linspace(0, len(full) - 1, len(wanted), dtype=torch.float64).long()], wanted)
+
+
+def test_transformers_files_that_do_not_fit_are_refused(tmp_path):
+    state = {name: torch.zeros(shape) for name, shape in convnext()["keys"].items()}
+    state.pop("backbone.hidden_states_norms.stage2.bias")
+    state["decode_head.more.bias"] = torch.ones(1)
+    torch.save(state, tmp_path / "a.bin")
+    with pytest.raises(ModelFileError, match=r"1 missing: norms\.1\.bias.*1 left over: decode_head\.more\.bias"):
+        from_checkpoint(tmp_path / "a.bin")
+    del state["backbone.encoder.stages.2.layers.8.dwconv.weight"]
+    torch.save(state, tmp_path / "a.bin")
+    with pytest.raises(ModelFileError, match=r"ConvNeXt has \[3, 3, 8, 3\] blocks and begins 96 wide"):
+        from_checkpoint(tmp_path / "a.bin")

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelwise.core.keys import Dialect
+from pixelwise.core.keys import Dialect, Rule
 from pixelwise.core.outputs import Dense, Frame
+from pixelwise.errors import ModelFileError
 from pixelwise.nn.context import PyramidPooling
 from pixelwise.nn.conv import conv_norm
 from pixelwise.nn.encoder import Encoder, make_encoder
@@ -143,6 +144,46 @@ def _mmseg_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {**told, "aux_width": tensors["auxiliary_head.conv_seg.weight"].shape[1]} if told["aux"] else told
 
 
+# blocks in the four stages, width of the first -> timm's name
+CONVNEXTS: dict[tuple[tuple[int, ...], int], str] = {
+    ((3, 3, 9, 3), 96): "convnext_tiny",
+    ((3, 3, 27, 3), 96): "convnext_small",
+    ((3, 3, 27, 3), 128): "convnext_base",
+    ((3, 3, 27, 3), 192): "convnext_large",
+    ((3, 3, 27, 3), 256): "convnext_xlarge",
+}
+# a part of a block there -> here
+CONVNEXT = {"layer_scale_parameter": "gamma", r"dwconv\.(.*)": r"conv_dw.\3", r"layernorm\.(.*)": r"norm.\3",
+            r"pwconv1\.(.*)": r"mlp.fc1.\3", r"pwconv2\.(.*)": r"mlp.fc2.\3"}  # fmt: skip
+
+
+def _transformers_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    stem, head = tensors["backbone.embeddings.patch_embeddings.weight"], tensors["decode_head.classifier.weight"]
+    stages = (f"backbone.encoder.stages.{i}.layers." for i in range(4))
+    depths = tuple(sum(n.startswith(s) and n.endswith(".dwconv.weight") for n in tensors) for s in stages)
+    if (depths, len(stem)) not in CONVNEXTS:
+        raise ModelFileError(f"its ConvNeXt has {list(depths)} blocks and begins {len(stem)} wide: none that is known.")
+    aux = tensors.get("auxiliary_head.classifier.weight")
+    return {**VARIANTS["transformers"], "encoder": CONVNEXTS[depths, len(stem)], "channels": stem.shape[1],
+            "classes": head.shape[0], "width": head.shape[1],
+            **({"aux": 0.0} if aux is None else {"aux_width": aux.shape[1]})}  # fmt: skip
+
+
+def _head(norm: str) -> tuple[Rule, ...]:
+    """Rules for mmsegmentation's head, of which transformers' differs in the name of the norms."""
+    return tuple(
+        rule
+        for part, index in (("conv", 0), (norm, 1))
+        for rule in (
+            (rf"decode_head\.psp_modules\.(\d)\.1\.{part}\.(.*)", rf"decoder.context.convs.\1.{index}.\2"),
+            (rf"decode_head\.bottleneck\.{part}\.(.*)", rf"decoder.top.{index}.\1"),
+            (rf"decode_head\.lateral_convs\.(\d)\.{part}\.(.*)", rf"decoder.laterals.\1.{index}.\2"),
+            (rf"decode_head\.fpn_convs\.(\d)\.{part}\.(.*)", rf"decoder.smooth.\1.{index}.\2"),
+            (rf"decode_head\.fpn_bottleneck\.{part}\.(.*)", rf"decoder.fuse.{index}.\1"),
+        )
+    )
+
+
 KEYS = {
     "smp": Dialect(
         signs=(
@@ -174,21 +215,32 @@ KEYS = {
         signs=(r"^backbone\.layer4\.", r"^decode_head\.psp_modules\.3\.1\.", r"^decode_head\.fpn_bottleneck\.conv"),
         rules=(
             *MMSEG_BACKBONE,
-            *(
-                rule
-                for part, index in (("conv", 0), ("bn", 1))
-                for rule in (
-                    (rf"decode_head\.psp_modules\.(\d)\.1\.{part}\.(.*)", rf"decoder.context.convs.\1.{index}.\2"),
-                    (rf"decode_head\.bottleneck\.{part}\.(.*)", rf"decoder.top.{index}.\1"),
-                    (rf"decode_head\.lateral_convs\.(\d)\.{part}\.(.*)", rf"decoder.laterals.\1.{index}.\2"),
-                    (rf"decode_head\.fpn_convs\.(\d)\.{part}\.(.*)", rf"decoder.smooth.\1.{index}.\2"),
-                    (rf"decode_head\.fpn_bottleneck\.{part}\.(.*)", rf"decoder.fuse.{index}.\1"),
-                )
-            ),
+            *_head("bn"),
             (r"decode_head\.conv_seg\.(.*)", r"head.\1"),
             *MMSEG_AUX,
         ),
         options=_mmseg_options,
         **MMSEG,
     ),
-}
+    "transformers": Dialect(
+        signs=(r"^backbone\.encoder\.stages\.3\.layers\.0\.dwconv\.", r"^backbone\.hidden_states_norms\.stage4\.",
+               r"^decode_head\.fpn_bottleneck\.batch_norm\.", r"^decode_head\.classifier\."),
+        rules=(
+            (r"backbone\.embeddings\.patch_embeddings\.(.*)", r"encoder.body.stem_0.\1"),
+            (r"backbone\.embeddings\.layernorm\.(.*)", r"encoder.body.stem_1.\1"),
+            (r"backbone\.encoder\.stages\.(\d)\.downsampling_layer\.(.*)", r"encoder.body.stages_\1.downsample.\2"),
+            *(
+                (rf"backbone\.encoder\.stages\.(\d)\.layers\.(\d+)\.{a}", rf"encoder.body.stages_\1.blocks.\2.{b}")
+                for a, b in CONVNEXT.items()
+            ),
+            *((rf"backbone\.hidden_states_norms\.stage{i + 1}\.(.*)", rf"norms.{i}.\1") for i in range(4)),
+            *_head("batch_norm"),
+            (r"decode_head\.classifier\.(.*)", r"head.\1"),
+            (r"auxiliary_head\.convs\.0\.conv\.(.*)", r"aux.0.\1"),
+            (r"auxiliary_head\.convs\.0\.batch_norm\.(.*)", r"aux.1.\1"),
+            (r"auxiliary_head\.classifier\.(.*)", r"aux.4.\1"),
+        ),
+        options=_transformers_options,
+        **MMSEG,  # where its weights are from
+    ),
+}  # fmt: skip
