@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from pixelwise.models._deeplab_v2 import SummedASPP
 from pixelwise.models.deeplab import KEYS, THIN
 from pixelwise.nn.context import ASPP
 
-FROZEN = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "data"
 SIZES = [(64, 96), (65, 97)]
 RESNET = {"encoder": "test_resnet", "multi_grid": [2]}  # a thin one, whose last stage has one block
 
@@ -262,67 +261,92 @@ def test_smp_of_older_names_is_read(stir):
 # -- frozen answers of other repositories -----------------------------------------------------------------------------
 
 
-def normal_weight(name: str, shape: list[int]) -> torch.Tensor:
-    """Normal, for a net without norms: waves would leave nothing of the image in it."""
-    draw = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
-    return torch.from_numpy(draw * np.float32((2 / np.prod(shape[1:])) ** 0.5 if len(shape) > 1 else 0.2))
+def frozen(name: str) -> dict[str, Any]:
+    """What is kept of a net: {"keys": {name: shape}, "outputs": [...]}."""
+    files = ("deeplab.json", "deeplab_kazuto1011.json")
+    return next(d for d in (json.loads((DATA / f).read_text(encoding="utf-8")) for f in files) if name in d)[name]
 
 
-def frozen_net(name: str, drawn_weight: Any, tmp_path: Path) -> tuple[nn.Module, Any, dict[str, Any]]:
-    told = json.loads((FROZEN / f"{name}.json").read_text(encoding="utf-8"))
-    draw = normal_weight if told.get("normal") else drawn_weight
-    weights = {key: draw(key, shape) for key, shape in told["keys"].items()}
-    torch.save(weights, tmp_path / "w.pth")
-    ours, card = from_checkpoint(tmp_path / "w.pth")
-    return ours, card, told
+def foreign(name: str) -> dict[str, list[int]]:
+    """{name: shape} of the file of such a net."""
+    keys = frozen(name)["keys"]
+    if name.startswith("mmseg"):  # all its nets have the same encoder
+        body = json.loads((DATA / "mmseg_r50_d8.json").read_text(encoding="utf-8"))["backbone"]
+        return {f"backbone.{key}": shape for key, shape in body.items()} | keys
+    if name.startswith("VainF"):  # has torchvision's
+        with torch.device("meta"):
+            body = torchvision.models.resnet50().state_dict()
+        kept = {key: list(t.shape) for key, t in body.items() if not key.startswith("fc.")}
+        return {f"backbone.{key}": shape for key, shape in kept.items()} | keys
+    return keys
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    pytest.param(
+        "mmseg-v3", {"version": "v3", "encoder": "resnet50c", "width": 24, "aux": 0.4}, marks=pytest.mark.slow
+    ),
+    ("mmseg-v3plus", {"version": "v3plus", "encoder": "resnet50c", "width": 24, "aux": 0.4, "skip": 12}),
+    pytest.param("VainF-v3", {"version": "v3", "encoder": "resnet50"}, marks=pytest.mark.slow),
+    ("VainF-v3plus", {"version": "v3plus", "encoder": "resnet50"}),
+    ("kazuto1011", {"version": "v2", "encoder": "resnet50", "scales": [0.5, 0.75, 1.0]}),
+])  # fmt: skip
+def test_others_answered_the_same(name, options, assert_frozen):
+    assert_frozen("deeplab", name.partition("-")[0], foreign(name), frozen(name)["outputs"], classes=5, **options)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", [
-    "deeplab_v3plus_mmseg", "deeplab_v3plus_vainf", "deeplab_v2_kazuto1011", "deeplab_v1_wangleihitcs",
-    pytest.param("deeplab_v3_mmseg", marks=pytest.mark.slow), pytest.param("deeplab_v3_vainf", marks=pytest.mark.slow),
-])  # fmt: skip
-def test_others_answer_the_same(name, drawn_weight, waves, tmp_path):
-    ours, card, told = frozen_net(name, drawn_weight, tmp_path)
-    _, version, dialect = name.split("_")
-    assert card.options["version"] == version
-    assert card.training["imported"]["dialect"].lower() == dialect
+def test_wangleihitcs_answered_the_same(random_weight, waves, assert_agree):
+    """Without norms, for which the other weights would leave nothing of the image."""
+    told = frozen("wangleihitcs")
+    weights = {key: random_weight(key, shape) for key, shape in told["keys"].items()}
+    found = KEYS["wangleihitcs"]
+    with torch.device("meta"):
+        ours = net(**found.options(weights)).eval()
+    ours.load_state_dict(found.translate(weights).tensors, assign=True)
     for case in told["outputs"]:
-        maps = ours(waves(*case["size"])).full()
-        assert list(maps.shape) == case["shape"]
-        values = torch.tensor(case["values"])
-        places = torch.linspace(0, maps.numel() - 1, len(values), dtype=torch.float64).long()
-        spread = case["range"]
-        assert spread > 1e-3
-        assert float((maps.flatten()[places] - values).abs().max()) <= 1e-4 * spread
+        full, wanted = ours(waves(*case["size"], batch=1)).full().flatten(), torch.tensor(case["logits"])
+        assert_agree(full[torch.linspace(0, len(full) - 1, len(wanted), dtype=torch.float64).long()], wanted)
 
 
-def test_colours_of_caffe_come_along(drawn_weight, tmp_path):
-    _, card, _ = frozen_net("deeplab_v2_kazuto1011", drawn_weight, tmp_path)
-    red = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)
-    expected = torch.tensor([0 - 104.008, 0 - 116.669, 255 - 122.675])
-    torch.testing.assert_close(card.preprocessing(red).flatten(), expected)
+@torch.no_grad()
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "depth"), [("deeplabv3_r50-d8", 50), ("deeplabv3plus_r50-d8", 101)])
+def test_mmsegmentation_answers_the_same(name, depth, mmseg_net, mmseg_logits, tmp_path, stir, waves, assert_agree):
+    theirs = stir(mmseg_net(name, classes=19, depth=depth))
+    ours, card = from_checkpoint(saved(tmp_path / "w.pth", theirs))
+    assert (card.options["encoder"], card.classes.names[0]) == (f"resnet{depth}c", "road")
+    for size in SIZES:
+        assert_agree(ours(waves(*size)).full(), mmseg_logits(theirs, waves(*size)))
+    images = waves(49, 57)
+    ((_, weight, head),) = calm(ours)(images).aux
+    assert weight == 0.4
+    assert_agree(head.logits, theirs.auxiliary_head(theirs.extract_feat(images)))
 
 
-def foreign(name: str) -> dict[str, torch.Tensor]:
-    """A state dict in another's names, without numbers."""
+def test_colours_of_caffe_come_along():
+    for name in ("kazuto1011", "wangleihitcs"):
+        red = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)
+        expected = torch.tensor([0 - 104.008, 0 - 116.669, 255 - 122.675])
+        torch.testing.assert_close(KEYS[name].expects(21)(red).flatten(), expected)
+
+
+def shapes_of(name: str) -> dict[str, list[int]]:
+    """Of libraries that are installed too."""
+    if name not in ("torchvision", "smp"):
+        return foreign(name)
     with torch.device("meta"):
         if name == "torchvision":
             make = torchvision.models.segmentation.deeplabv3_resnet50
-            return make(weights=None, weights_backbone=None, aux_loss=True).state_dict()
-        if name == "smp":
+            reference: nn.Module = make(weights=None, weights_backbone=None, aux_loss=True)
+        else:
             smp = pytest.importorskip("segmentation_models_pytorch")
-            return smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=5).state_dict()
-        told = json.loads((FROZEN / f"{name}.json").read_text(encoding="utf-8"))
-        return {key: torch.zeros(shape) for key, shape in told["keys"].items()}
+            reference = smp.DeepLabV3Plus("resnet18", encoder_weights=None, classes=5)
+    return {key: list(tensor.shape) for key, tensor in reference.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", [
-    "deeplab_v3plus_mmseg", "deeplab_v3plus_vainf", "deeplab_v2_kazuto1011", "deeplab_v1_wangleihitcs", "torchvision",
-    "smp",
-])  # fmt: skip
-def test_what_does_not_fit_is_refused(name):
-    tensors = foreign(name)
+@pytest.mark.parametrize("name", ["mmseg-v3plus", "VainF-v3plus", "kazuto1011", "wangleihitcs", "torchvision", "smp"])
+def test_what_does_not_fit_is_refused(name, on_meta):
+    tensors = on_meta(shapes_of(name))
     dialect = next(d for d in KEYS.values() if d.share(tensors) == 1)
     with torch.device("meta"):
         ours = net(**dialect.options(tensors))

@@ -14,7 +14,15 @@ from pixelwise.core.keys import Dialect, Rule, Untold, prefixed
 from pixelwise.core.sample import Preprocessing
 from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ModelFileError
-from pixelwise.nn.encoder_keys import MMSEG, MMSEG_BACKBONE, RESNET, RESNETS, mmseg_encoder, resnet_name
+from pixelwise.nn.encoder_keys import (
+    MMSEG,
+    MMSEG_AUX,
+    MMSEG_BACKBONE,
+    RESNET,
+    RESNETS,
+    mmseg_dilated_encoder,
+    resnet_name,
+)
 from pixelwise.nn.smp_keys import SMP_ENCODER, smp_encoder
 
 
@@ -111,11 +119,8 @@ SMP = Dialect(
 
 def _mmseg_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     classify = tensors["decode_head.conv_seg.weight"]
-    options = {**mmseg_encoder(tensors), "version": "v3", "classes": len(classify), "width": classify.shape[1],
+    options = {**mmseg_dilated_encoder(tensors), "version": "v3", "classes": len(classify), "width": classify.shape[1],
                "output_stride": 8, "join": 3, "multi_grid": [], "late_dropout": True}  # fmt: skip
-    if options["encoder"].startswith(("resnet18", "resnet34")):
-        raise ModelFileError("its ResNet has blocks of two convolutions, of which mmsegmentation dilates the first "
-                             "only; its ResNet-50 and 101 are known.")  # fmt: skip
     if "decode_head.c1_bottleneck.conv.weight" in tensors:
         options |= {"version": "v3plus", "skip": len(tensors["decode_head.c1_bottleneck.conv.weight"])}
     return options
@@ -154,8 +159,7 @@ MMSEG_DEEPLAB = Dialect(
         *_mmseg_conv(r"decode_head\.bottleneck", "head.aspp.project"),
         *_mmseg_conv(r"decode_head\.c1_bottleneck", "head.skip"),
         (r"decode_head\.conv_seg\.(.*)", r"head.classify.\1"),
-        *_mmseg_conv(r"auxiliary_head\.convs\.0", "aux"),
-        (r"auxiliary_head\.conv_seg\.(.*)", r"aux.4.\1"),
+        *MMSEG_AUX,
     ),
     options=_mmseg_options,
     change=_mean_last,
