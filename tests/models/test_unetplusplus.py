@@ -188,6 +188,7 @@ def test_4uiiurz1_answers_the_same(name, drawn_weight, waves, tmp_path):
         found, expected = net(waves(*case["size"], channels=channels)).full().flatten(), torch.tensor(values)
         places = torch.linspace(0, len(found) - 1, len(expected), dtype=torch.float64).long()
         assert (found[places] - expected).abs().max() <= 1e-4 * (expected.max() - expected.min())
+    assert from_checkpoint(tmp_path / "model.pth")[0].levels == (0 if name == "plain" else 4)  # its last head answers
     assert channels == (1 if name == "plain" else 3)
 
 

@@ -31,9 +31,11 @@ def _smp_node(match: re.Match[str], names: Collection[str]) -> str:
 
 
 def _4uiiurz1_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """With four heads it answers by the last one alone."""
     first, deep = tensors["conv0_0.conv1.weight"], "final1.weight" in tensors
     return {**PORT, "classes": len(tensors["final1.weight" if deep else "final.weight"]),
-            "channels": first.shape[1], "width": len(first), "aux": 1.0 if deep else 0.0}  # fmt: skip
+            "channels": first.shape[1], "width": len(first), "aux": 1.0 if deep else 0.0,
+            "levels": 4 if deep else 0}  # fmt: skip
 
 
 def _up_first(name: str, tensor: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ alone and nothing behind it is computed (the fast mode: a pruned net).
 The plain variant is the authors' Keras net: widths 32 to 512, transposed convolutions up, no norm, dropout of 0.5 after
 each convolution, 9.04 million parameters. `4uiiurz1` is the well-known PyTorch port 4uiiurz1/pytorch-nested-unet, which
 has batch norms, enlarges bilinearly with aligned corners and no convolution, and drops nothing. `resnet34` is that of
-segmentation_models.pytorch, over an encoder of any kind: nodes begin at half the size, X(0,j) goes through one more
+segmentation_models.pytorch, over an encoder of any kind: level 0 has half the size, the last node goes through one more
 block to full size, enlarging is to the nearest pixel, and deep supervision is left out (here `aux` adds it).
 """
 

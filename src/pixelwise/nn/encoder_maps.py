@@ -4,7 +4,8 @@ last stage's. timm's own pyramids of these nets, under timm's names, end each st
 
 Its EfficientNets also pad by fixed numbers, those that TensorFlow's "same" gives at the size that each was published
 for; TensorFlow itself, and timm, pad by the size at hand. Of b0 it takes the map at stride 16 behind the first block of
-the fifth stage instead of the third. Those with "timm-" before the name pad evenly, and know no such exception."""
+the fifth stage instead of the third. Those with "timm-" before the name pad evenly, and know no such exception.
+In training it drops whole blocks at random, which is left out here."""
 
 from __future__ import annotations
 
