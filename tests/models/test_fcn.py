@@ -51,6 +51,7 @@ def saved(frozen, random_weight, tmp_path):
     ("", 21, 134_489_759), ("-8s", 21, 134_489_759), ("-16s", 21, 134_815_994), ("-32s", 21, 136_152_917),
     ("-8s-atonce", 21, 134_489_759), ("-8s-wkentaro", 21, 134_489_759), ("-8s-meetps", 21, 134_489_759),
     ("-resnet50", 21, 35_322_218), ("-resnet101", 21, 54_314_346), ("-resnet50-mmseg", 19, 49_497_734),
+    ("-resnet50-mmseg-d6", 19, 49_497_734),
 ])  # fmt: skip
 def test_parameters(variant, classes, count):
     with torch.device("meta"):
@@ -261,10 +262,18 @@ def test_blocks_that_mmsegmentation_dilates_otherwise_are_refused(on_meta):
 
 @torch.no_grad()
 @pytest.mark.slow
-def test_mmsegmentation_answers_the_same(mmseg_net, mmseg_logits, tmp_path, stir, waves, assert_agree):
-    theirs = stir(mmseg_net("fcn_r50-d8", classes=19))
+@pytest.mark.parametrize("d6", [False, True])
+def test_mmsegmentation_answers_the_same(d6, mmseg_net, mmseg_logits, tmp_path, stir, waves, assert_agree):
+    backbone, options = {}, {}
+    if d6:
+        backbone = {"strides": (1, 2, 2, 1), "dilations": (1, 1, 1, 2)}
+        options = {name: VARIANTS["resnet50-mmseg-d6"][name] for name in ("stride", "head_dilation")}
+    theirs = stir(mmseg_net("fcn_r50-d8", classes=19, **backbone))
+    if d6:
+        for part in theirs.decode_head.convs:
+            part.conv.dilation = part.conv.padding = (6, 6)
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
-    ours, card = from_checkpoint(tmp_path / "w.pth")
+    ours, card = from_checkpoint(tmp_path / "w.pth", **options)
     assert (card.architecture, card.options["encoder"], card.classes.names[0]) == ("fcn", "resnet50c", "road")
     for size in ((64, 96), (65, 97)):
         assert_agree(ours(waves(*size)).full(), mmseg_logits(theirs, waves(*size)))
@@ -282,6 +291,7 @@ def test_mmsegmentation_answers_the_same(mmseg_net, mmseg_logits, tmp_path, stir
     ({"dropout": 1.0}, "dropout is 1.0"), ({"drop_maps": 1}, "drop_maps is 1"), ({"aux": -1}, "aux is -1"),
     ({"pretrained": True, "fc": 64}, "fc=4096, not 64"), ({"pretrained": True, "width": 4}, "64 wide, not 4"),
     ({"encoder": "resnet1"}, "no encoder 'resnet1'"), ({"head": "deep"}, "head is 'deep'"),
+    ({"head_dilation": 2}, "head_dilation would do nothing on vgg16"), ({"head_dilation": 0}, "head_dilation is 0"),
     ({"align_corners": True}, "align_corners would do nothing on vgg16"),
 ])  # fmt: skip
 def test_refused_options(options, message):

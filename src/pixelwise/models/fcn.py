@@ -22,6 +22,8 @@ stride of 8, a small head labels, an auxiliary one on the stage before has a wei
                                        parameters at 21 classes, 32,957,013 without the auxiliary head
     resnet50-mmseg, resnet101-mmseg    mmsegmentation's r50-d8: a stem of three convolutions; the head has two 3x3 and
                                        sees its input again; dropout of whole maps; 49,497,734 at 19 classes
+    resnet50-mmseg-d6, resnet101-      its d6 nets: a stride of 16, 3x3 convolutions of the heads 6 times dilated. Their
+                                       files look the same: `from_checkpoint(path, stride=16, head_dilation=6)`
 """
 
 from __future__ import annotations
@@ -74,6 +76,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "resnet101": {"encoder": "resnet101", "aux": 0.5},
     "resnet50-mmseg": {**_MMSEG, "encoder": "resnet50c"},
     "resnet101-mmseg": {**_MMSEG, "encoder": "resnet101c"},
+    "resnet50-mmseg-d6": {**_MMSEG, "encoder": "resnet50c", "stride": 16, "head_dilation": 6},
+    "resnet101-mmseg-d6": {**_MMSEG, "encoder": "resnet101c", "stride": 16, "head_dilation": 6},
 }
 THIN = {"width": 2, "fc": 8}  # for the tests of what every net promises
 VGG16 = "vgg16"
@@ -135,12 +139,16 @@ class FCN(nn.Module):
 
 
 class ConcatHead(nn.Module):
-    """mmsegmentation's: two 3x3 convolutions, a third that sees input and result, dropout, 1x1 to the classes."""
+    """mmsegmentation's: two 3x3 convolutions, a third that sees input and result, dropout, 1x1 to the classes.
 
-    def __init__(self, channels: int, classes: int, width: int | None, dropout: float, *, maps: bool) -> None:
+    dilation  of the first two; the rest as in FCNHead
+    """
+
+    def __init__(self, channels: int, classes: int, width: int | None, dropout: float, *, maps: bool,
+                 dilation: int) -> None:  # fmt: skip
         super().__init__()
         width = width or max(1, channels // 4)
-        self.convs = nn.Sequential(conv_norm(channels, width, 3), conv_norm(width, width, 3))
+        self.convs = nn.Sequential(*(conv_norm(c, width, 3, dilation=dilation) for c in (channels, width)))
         self.join = conv_norm(channels + width, width, 3)
         self.drop = nn.Dropout2d(dropout) if maps else nn.Dropout(dropout)
         self.classify = nn.Conv2d(width, classes, 1)
@@ -157,16 +165,16 @@ class DilatedFCN(nn.Module):
 
     def __init__(self, *, classes: int, channels: int, encoder: str, pretrained: bool, stride: int, aux: float,
                  head: str, width: int | None, dropout: float, drop_maps: bool,
-                 align_corners: bool) -> None:  # fmt: skip
+                 head_dilation: int, align_corners: bool) -> None:  # fmt: skip
         super().__init__()
         levels = (16, 32) if aux else (32,)
         self.encoder = make_encoder(encoder, channels=channels, pretrained=pretrained, output_stride=stride,
                                     levels=levels)  # fmt: skip
-        last = self.encoder.channels[-1]
+        middle, last = self.encoder.channels[0], self.encoder.channels[-1]
         kind = ConcatHead if head == "concat" else FCNHead
-        self.head = kind(last, classes, width, dropout, maps=drop_maps)
-        middle = self.encoder.channels[0]
-        self.aux = FCNHead(middle, classes, dropout=dropout, maps=drop_maps) if aux else None
+        words: dict[str, Any] = {"maps": drop_maps, "dilation": head_dilation}
+        self.head = kind(last, classes, width, dropout, **words)
+        self.aux = FCNHead(middle, classes, dropout=dropout, **words) if aux else None
         self.aux_weight, self.align_corners = aux, align_corners
 
     def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
@@ -178,7 +186,7 @@ class DilatedFCN(nn.Module):
 def build(*, classes: int, channels: int = 3, encoder: str = VGG16, pretrained: bool = False, stride: int = 8,
           width: int | None = None, dropout: float | None = None, drop_maps: bool = False, fc: int = 4096,
           upsampling: str = "paper", at_once: bool = False, aux: float = 0.0,
-          head: str = "plain", align_corners: bool = False) -> FCN | DilatedFCN:  # fmt: skip
+          head: str = "plain", head_dilation: int = 1, align_corners: bool = False) -> FCN | DilatedFCN:  # fmt: skip
     """FCN with numbers.
 
     channels    of the input               encoder  "vgg16", or one of `pixelwise list encoders` that can be dilated
@@ -195,10 +203,11 @@ def build(*, classes: int, channels: int = 3, encoder: str = VGG16, pretrained: 
     In the dilated form only:
     aux         weight of the auxiliary head's loss; 0: no such head
     head        plain: one 3x3 convolution before the last; concat: mmsegmentation's
+    head_dilation  of the heads' first 3x3 convolutions
     align_corners  how logits are enlarged; true for mmsegmentation's files that were trained at 769x769
     Raises ConfigError for what cannot be, and for options of the other form.
     """
-    check_whole("FCN", channels=channels, fc=fc)
+    check_whole("FCN", channels=channels, fc=fc, head_dilation=head_dilation)
     if width is not None:
         check_whole("FCN", width=width)
     check_choice("FCN", STRIDES, stride=stride)
@@ -213,9 +222,9 @@ def build(*, classes: int, channels: int = 3, encoder: str = VGG16, pretrained: 
                               "drop_maps": drop_maps}  # fmt: skip
     if encoder != VGG16:
         _refuse("the dilated form", fc=fc != 4096, upsampling=upsampling != "paper", at_once=at_once)
-        return DilatedFCN(**shared, encoder=encoder, aux=aux, head=head, width=width,
+        return DilatedFCN(**shared, encoder=encoder, aux=aux, head=head, width=width, head_dilation=head_dilation,
                           dropout=0.1 if dropout is None else dropout, align_corners=align_corners)  # fmt: skip
-    _refuse("vgg16", aux=aux != 0, head=head != "plain", align_corners=align_corners)
+    _refuse("vgg16", aux=aux != 0, head=head != "plain", head_dilation=head_dilation != 1, align_corners=align_corners)
     if at_once and stride == 32:
         raise ConfigError("FCN: at_once scales what pool4 and pool3 add, and with stride=32 they add nothing.")
     if pretrained and fc != 4096:

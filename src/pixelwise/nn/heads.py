@@ -15,13 +15,14 @@ class FCNHead(nn.Sequential):
 
     width    between the two; None: a quarter of the channels, as torchvision has it
     maps     dropout takes whole maps, as mmsegmentation has it, not single values
+    dilation of the 3x3
     """
 
     def __init__(self, channels: int, classes: int, width: int | None = None, dropout: float = 0.1, *,
-                 maps: bool = False) -> None:  # fmt: skip
+                 maps: bool = False, dilation: int = 1) -> None:  # fmt: skip
         width = width or max(1, channels // 4)
         drop = nn.Dropout2d(dropout) if maps else nn.Dropout(dropout)
-        super().__init__(*conv_norm(channels, width, 3), drop, nn.Conv2d(width, classes, 1))
+        super().__init__(*conv_norm(channels, width, 3, dilation=dilation), drop, nn.Conv2d(width, classes, 1))
 
 
 def dense(images: Tensor, frames: tuple[Frame, ...] | None, logits: Tensor, *,
