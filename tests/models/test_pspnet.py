@@ -34,7 +34,7 @@ def still(*nets: nn.Module) -> None:
 
 @pytest.mark.parametrize(("variant", "classes", "count"), [
     ("pspnet", 19, 48_975_494), ("pspnet-r101", 19, 67_967_622), ("pspnet-smp", 21, 1_593_397),
-    ("pspnet-hszhao", 150, 49_180_908),
+    ("pspnet-hszhao", 150, 49_180_908), ("pspnet-meetps", 19, 68_072_166),
 ])  # fmt: skip
 def test_parameters(variant, classes, count):
     with torch.device("meta"):
@@ -151,11 +151,16 @@ def test_smp_of_another_depth_is_refused(tmp_path):
 @pytest.fixture(scope="module")
 def answers(frozen_mmseg):
     """{dialect: (shapes by names, answers)}"""
-    told = json.loads((DATA / "hszhao_pspnet50.json").read_text(encoding="utf-8"))
-    return {"mmseg": frozen_mmseg("pspnet"), "hszhao": (told["keys"], told["outputs"])}
+    found = {"mmseg": frozen_mmseg("pspnet")}
+    for name in ("hszhao", "meetps"):
+        told = json.loads((DATA / f"{name}_pspnet50.json").read_text(encoding="utf-8"))
+        found[name] = (told["keys"], told["outputs"])
+    return found
 
 
-@pytest.mark.parametrize(("name", "encoder"), [("mmseg", "resnet50c"), ("hszhao", "resnet50s")])
+@pytest.mark.parametrize(("name", "encoder"), [
+    ("mmseg", "resnet50c"), ("hszhao", "resnet50s"), ("meetps", "resnet50s"),
+])  # fmt: skip
 def test_answers_are_those_of_the_original(name, encoder, answers, assert_frozen):
     assert_frozen("pspnet", name, *answers[name], encoder=encoder, aux=0.4, classes=5, channels=3)
 
@@ -164,6 +169,9 @@ def test_answers_are_those_of_the_original(name, encoder, answers, assert_frozen
     ("hszhao", {"cls.1.bias": None}, r"1 missing: join\.1\.bias"),
     ("hszhao", {"layer1.0.more": [1]}, r"1 left over: encoder\.body\.layer1\.0\.more"),
     ("hszhao", {"aux.4.bias": [7]}, r"of another shape: aux\.4\.bias"),
+    ("meetps", {"cbr_final.cbr_unit.1.bias": None}, r"1 missing: join\.1\.bias"),
+    ("meetps", {"res_block2.layers.0.more": [1]}, r"1 left over: res_block2\.layers\.0\.more"),
+    ("meetps", {"aux_cls.bias": [7]}, r"of another shape: aux\.4\.bias"),
     ("mmseg", {"decode_head.psp_modules.0.1.bn.weight": None}, r"1 missing: context\.convs\.0\.1\.weight"),
     ("mmseg", {"decode_head.lateral_convs.0.conv.weight": [1]}, r"1 left over: decode_head\.lateral_convs"),
     ("mmseg", {"decode_head.conv_seg.weight": [6, 512, 1, 1]}, r"of another shape: head\.weight"),
@@ -183,12 +191,22 @@ def test_a_stem_of_unknown_width_is_refused(answers, on_meta):
         KEYS["hszhao"].options(on_meta(shapes))
 
 
+def test_an_encoder_of_unknown_depth_is_refused(answers, on_meta):
+    shapes = {n: s for n, s in answers["meetps"][0].items() if not n.startswith("res_block4.layers.5.")}
+    with pytest.raises(ModelFileError, match="5 blocks in the third stage"):
+        KEYS["meetps"].options(on_meta(shapes))
+
+
 def test_published_files_bring_names_and_sizes():
-    for dialect in (KEYS["mmseg"], KEYS["hszhao"]):
+    for dialect in (KEYS["mmseg"], KEYS["hszhao"], KEYS["meetps"]):
         assert dialect.labels == {19: "cityscapes", 21: "voc", 150: "ade20k"}
         assert dialect.expects(19).size is None
     assert KEYS["mmseg"].expects(150).size == SizeRule(short=512, long=2048, antialias=False)
     assert KEYS["hszhao"].expects(21).size(375, 500) == (384, 512)
+    told = KEYS["meetps"].expects(21)
+    assert told.order == "BGR"
+    pixels = torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 3, 1, 1)  # red, green, blue
+    torch.testing.assert_close(told(pixels).flatten(), torch.tensor([30 - 103.939, 20 - 116.779, 10 - 123.68]))
 
 
 @pytest.mark.slow

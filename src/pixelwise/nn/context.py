@@ -54,14 +54,15 @@ class PyramidPooling(nn.Module):
     """Means over 1, 2, 3 and 6 cells a side, each through a 1x1 convolution and enlarged, beside the map itself:
     [B, C, h, w] -> [B, C + len(bins) x D, h, w].
 
-    norms  False leaves the batch norm out of the branch of a single cell (smp)
+    norm_of_one  False leaves the batch norm out of the branch of a single cell (segmentation_models.pytorch)
+    windows      cells are windows of h // bins by w // bins, as many as find room; False: cells share what is left over
     """
 
     def __init__(self, channels: int, width: int, bins: Sequence[int] = (1, 2, 3, 6), *, align_corners: bool = False,
-                 map_first: bool = True, norm_of_one: bool = True) -> None:  # fmt: skip
+                 norm_of_one: bool = True, windows: bool = False) -> None:  # fmt: skip
         super().__init__()
-        self.bins, self.align_corners, self.map_first = tuple(bins), align_corners, map_first
-        self.norm_of_one = norm_of_one
+        self.bins, self.align_corners = tuple(bins), align_corners
+        self.norm_of_one, self.windows = norm_of_one, windows
         self.convs = nn.ModuleList(
             conv_norm(channels, width) if size > 1 or norm_of_one
             else nn.Sequential(nn.Conv2d(channels, width, 1), nn.ReLU(inplace=True))
@@ -69,10 +70,15 @@ class PyramidPooling(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = []
+        maps = [x]
         for size, conv in zip(self.bins, self.convs):
             if size == 1 and self.norm_of_one:
                 check_pooled(x, self)
-            pooled = conv(F.adaptive_avg_pool2d(x, size))
+            pooled = conv(self._means(x, size))
             maps.append(F.interpolate(pooled, x.shape[2:], mode="bilinear", align_corners=self.align_corners))
-        return torch.cat([x, *maps] if self.map_first else [*maps, x], 1)
+        return torch.cat(maps, 1)
+
+    def _means(self, x: Tensor, size: int) -> Tensor:
+        if self.windows:
+            return F.avg_pool2d(x, [max(1, side // size) for side in x.shape[2:]])
+        return F.adaptive_avg_pool2d(x, size)
