@@ -65,14 +65,15 @@ def test_imagenet_weights_are_timms(norm, monkeypatch):
         asked.append((name, pretrained, in_chans))
         return theirs
 
-    theirs = timm.create_model("vgg16_bn" if norm else "vgg16", num_classes=2).eval()
+    theirs = timm.create_model("vgg16_bn" if norm else "vgg16", num_classes=2, mlp_ratio=0.001).eval()
     monkeypatch.setattr(timm, "create_model", without_network)
     vgg = VGG(norm=norm).eval()
     fc6, fc7 = vgg.load_imagenet()
     assert asked == [("vgg16_bn" if norm else "vgg16", True, 3)]
     x = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(vgg(x)[-1], theirs.features(x))
-    assert (tuple(fc6.weight.shape), tuple(fc7.weight.shape)) == ((4096, 512, 7, 7), (4096, 4096, 1, 1))
+    assert (fc6, fc7) == (theirs.pre_logits.fc1, theirs.pre_logits.fc2)
+    assert (fc6.kernel_size, fc7.kernel_size) == ((7, 7), (1, 1))
 
 
 def test_missing_or_impossible_weights_are_refused(monkeypatch):
