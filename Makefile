@@ -28,6 +28,7 @@ check: $(VENV)/ready
 
 docs: $(VENV)/ready
 	$(BIN)/python docs/make_images.py
+	$(BIN)/python docs/make_models.py
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/camvid.py --help

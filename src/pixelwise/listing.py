@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,9 +19,18 @@ from pixelwise.core.classes import Classes
 from pixelwise.core.segments import Segments
 from pixelwise.errors import ConfigError, nearest
 from pixelwise.nn import encoder
+from pixelwise.nn.counting import Cost, cost
 
 COUNTED_AT = 21  # classes: PASCAL VOC's, at which papers give parameters
 THING = Classes(names=("cell",), things=("cell",))
+PAGE_HEAD = f"""# Models
+
+Written by `python docs/make_models.py` from the files in `src/pixelwise/models`; `pixelwise list models` prints the
+same. Parameters and GFLOPs are counted with {COUNTED_AT} classes and 3 channels, GFLOPs for one image of 512 x 512 in
+evaluation, where one multiplication with its addition is one FLOP, as in torchvision's tables; "-": it depends on what
+the net finds in the image. Auxiliary heads count as parameters; in evaluation they do not run. Files that load are
+named by whose code wrote them: `pixelwise import FILE` recognises them.
+"""
 
 
 def table(what: str, console: Console | None = None) -> None:
@@ -34,41 +45,86 @@ def _grid(*columns: str, title: str) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for i, column in enumerate(columns):
         last = i == len(columns) - 1
-        justify: Any = "right" if column == "parameters" else "left"
+        justify: Any = "right" if column in ("parameters", "GFLOPs") else "left"
         grid.add_column(column, justify=justify, no_wrap=not last, overflow="fold", style="bold" if i == 0 else "")
     return grid
 
 
-def parameters(name: str, classes: int = COUNTED_AT) -> int:
-    """How many a net has, counted without allocating one."""
-    with torch.device("meta"):
-        net = registry.create_model(name, classes=classes)
-    return sum(p.numel() for p in net.parameters())
+def architectures() -> Iterator[tuple[str, Any]]:
+    """(name, module) of each file in models/."""
+    for architecture in registry.modules("models"):
+        yield architecture, registry.load("models", architecture)
+
+
+@functools.cache
+def costs(architecture: str) -> dict[str, Cost]:
+    """{name: cost} of an architecture's variants, counted without allocating one."""
+    module = registry.load("models", architecture)
+    found: dict[str, Cost] = {}
+    same: dict[str, Cost] = {}  # variants that are one net under two names
+    for variant, options in module.VARIANTS.items():
+        name, key = f"{architecture}-{variant}" if variant else architecture, repr(sorted(options.items()))
+        if key not in same:
+            same[key] = cost(functools.partial(registry.create_model, name, classes=COUNTED_AT))
+        found[name] = same[key]
+    return found
 
 
 def models() -> Table:
-    """An architecture's own words and paper, then a row for each variant."""
-    grid = _grid(
-        "name", "parameters", "what", title=f"models (parameters with {COUNTED_AT} classes): train --model NAME"
-    )
-    for architecture in registry.modules("models"):
-        module = registry.load("models", architecture)
-        for variant, options in module.VARIANTS.items():
-            name = f"{architecture}-{variant}" if variant else architecture
-            told = ", ".join(f"{key}={value}" for key, value in options.items())
-            what = _about(module) if not variant else Text(told)
-            grid.add_row(name, f"{parameters(name):,}", what)
+    """An architecture's paper and the files it reads, then a row for each variant with its options."""
+    title = f"models: train --model NAME, counted with {COUNTED_AT} classes; a multiply-add is one FLOP"
+    grid = _grid("name", "year", "parameters", "GFLOPs", "paper, and whose files load", title=title)
+    for architecture, module in architectures():
+        for name, counted in costs(architecture).items():
+            options = module.VARIANTS[registry.split_variant(name)[1]]
+            first = name == architecture
+            what = _paper(module) if first else Text(_options(options), "dim", no_wrap=True, overflow="ellipsis")
+            year = str(module.PAPER["year"]) if first else ""
+            grid.add_row(name, year, f"{counted.parameters:,}", _giga(counted), what)
     return grid
 
 
-def _about(module: Any) -> Text:
-    """The first line of the module, and its paper where the line does not name it."""
-    line = (module.__doc__ or "").strip().partition("\n")[0]
-    paper = getattr(module, "PAPER", {})
-    place = paper.get("arxiv") or paper.get("doi")  # a net that is on no arXiv
-    if place and place not in line:
-        line += f" {paper['title']} ({paper['year']}, {place})"
-    return Text(line.strip())
+def _giga(counted: Cost) -> str:
+    """Multiply-adds in thousands of millions, or "-" where they depend on the image."""
+    return "-" if counted.multiply_adds is None else f"{counted.multiply_adds / 1e9:,.1f}"
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items())
+
+
+def _paper(module: Any) -> Text:
+    text = Text.assemble(module.PAPER["title"], f" ({_where(module.PAPER)})")
+    dialects = getattr(module, "KEYS", {})
+    return text.append(f" Loads: {', '.join(sorted(dialects))}.", "green") if dialects else text
+
+
+def _where(paper: Mapping[str, Any]) -> str:
+    return paper.get("arxiv") or paper["doi"]
+
+
+def page() -> str:
+    """docs/models.md."""
+    lines = [PAGE_HEAD]
+    for architecture, module in architectures():
+        paper = module.PAPER
+        place = _where(paper)
+        link = f"https://arxiv.org/abs/{place}" if paper.get("arxiv") else f"https://doi.org/{place}"
+        dialects = ", ".join(sorted(getattr(module, "KEYS", {}))) or "none"
+        lines += [f"## {architecture}", "", _first_line(module), "",
+                  f"Paper: [{paper['title']}]({link}), {paper['year']}. Files that load: {dialects}.", "",
+                  "| name | parameters | GFLOPs | options |", "|---|---:|---:|---|"]  # fmt: skip
+        for name, counted in costs(architecture).items():
+            told = _options(module.VARIANTS[registry.split_variant(name)[1]])
+            cells = [f"`{name}`", f"{counted.parameters:,}", _giga(counted), f"`{told}`" if told else ""]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _first_line(module: Any) -> str:
+    """The first sentence of the module's docstring, which may go over two lines."""
+    return " ".join((module.__doc__ or "").partition("\n\n")[0].split())
 
 
 def encoders() -> Table:
