@@ -80,6 +80,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "resnet101-mmseg-d6": {**_MMSEG, "encoder": "resnet101c", "stride": 16, "head_dilation": 6},
 }
 THIN = {"width": 2, "fc": 8}  # for the tests of what every net promises
+THIN_AUX = {"encoder": "test_resnet", "width": 8}  # and of the form that can have an auxiliary head
 VGG16 = "vgg16"
 UPSAMPLINGS = ("paper", "fixed", "learned", "nearest")
 # strides: by how much each enlarging enlarges, and how many rows and columns are then cut off, of pool4's scores, of
