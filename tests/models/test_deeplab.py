@@ -38,6 +38,7 @@ def net(variant: str = "", classes: int = 3, **options: Any) -> nn.Module:
     ("v3-torchvision", 21, {}, 42_004_074),
     ("v3-torchvision", 21, {"aux": 0.0}, 39_638_869),
     ("v3-torchvision", 21, {"encoder": "resnet101"}, 60_996_202),
+    ("v3-torchvision-mobilenet", 21, {}, 11_029_328),
     ("v3-smp", 21, {}, 26_012_245),
     ("v3-mmseg", 19, {}, 68_113_030),
     ("v3plus-smp", 21, {}, 22_442_597),
@@ -213,13 +214,27 @@ def test_torchvision_answers_the_same(tmp_path, stir, waves, assert_agree, aux):
     assert load_weights(ours, theirs.state_dict()).dialect == "torchvision"
 
 
+@torch.no_grad()
+def test_torchvision_on_mobilenet_answers_the_same(tmp_path, stir, waves, assert_agree):
+    make = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large
+    theirs = stir(make(weights=None, weights_backbone=None, num_classes=21, aux_loss=True))
+    ours, card = from_checkpoint(saved(tmp_path / "w.pth", theirs))
+    assert card.options["encoder"] == "mobilenet_v3_large"
+    for size in SIZES:
+        wanted = theirs(waves(*size))
+        assert_agree(ours(waves(*size)).full(), wanted["out"])
+        ((_, _, head),) = calm(ours)(waves(*size)).aux
+        assert_agree(head.full(), wanted["aux"])
+        ours.eval()
+
+
 # -- segmentation_models.pytorch --------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "options"), [
     ("DeepLabV3", {}), ("DeepLabV3Plus", {}), ("DeepLabV3Plus", {"in_channels": 4, "decoder_channels": 32}),
-    ("DeepLabV3Plus", {"encoder_name": "tu-mobilenetv3_small_050"}),
+    ("DeepLabV3Plus", {"encoder_name": "tu-mobilenetv3_small_050"}), ("DeepLabV3Plus", {"encoder_name": "mobilenet_v2"}),
     pytest.param("DeepLabV3", {"encoder_name": "resnet34"}, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_smp_answers_the_same(tmp_path, stir, waves, assert_agree, name, options):
@@ -362,9 +377,9 @@ def test_what_does_not_fit_is_refused(name, on_meta):
 def test_what_others_dilate_in_their_own_way_is_refused():
     smp = pytest.importorskip("segmentation_models_pytorch")
     with torch.device("meta"):
-        light = smp.DeepLabV3Plus("mobilenet_v2", encoder_weights=None, classes=5).state_dict()
+        light = smp.DeepLabV3Plus("se_resnet50", encoder_weights=None, classes=5).state_dict()
         mixed = smp.DeepLabV3("resnet18", encoder_weights=None, classes=5, decoder_aspp_separable=True).state_dict()
-    with pytest.raises(ModelFileError, match="mobilenet_v2"):
+    with pytest.raises(ModelFileError, match="legacy_seresnet50"):
         KEYS["smp"].options(light)
     with pytest.raises(ModelFileError, match="in v3 plain"):
         KEYS["smp"].options(mixed)
@@ -386,7 +401,9 @@ def test_what_others_dilate_in_their_own_way_is_refused():
     ("v2", {"scales": ["1"]}, "numbers up to 4"),
     ("v2", {"encoder": "resnet18", "multi_grid": []}, "bottlenecks"), ("", {"aux": -1}, "aux is -1"),
     ("", {"dropout": 1.0}, "dropout"), ("", {"late_dropout": 1}, "late_dropout"), ("", {"channels": 0}, "channels"),
-    ("", {"align_corners": "no"}, "align_corners"), ("", {"encoder": "swin_tiny_patch4_window7_224"}, "dilated"),
+    ("", {"align_corners": "no"}, "align_corners"), ("", {"aux_stride": 4}, "aux_stride is 4"),
+    ("v3", {"encoder": "mobilenet_v3_large", "multi_grid": [], "pretrained": True}, "take that one"),
+    ("", {"encoder": "swin_tiny_patch4_window7_224"}, "dilated"),
     ("", {"pretrained": 1}, "pretrained"), ("", {"encodre": "x"}, "did you mean 'encoder'"),
 ])  # fmt: skip
 def test_refused_options(variant, options, message):

@@ -23,6 +23,7 @@ from pixelwise.nn.encoder_keys import (
     mmseg_dilated_encoder,
     resnet_name,
 )
+from pixelwise.nn.encoder_maps import NETS
 from pixelwise.nn.smp_keys import SMP_ENCODER, smp_encoder
 
 
@@ -38,17 +39,45 @@ def _aspp(foreign: str) -> tuple[Rule, ...]:
 # -- torchvision ------------------------------------------------------------------------------------------------------
 
 
+MOBILENET = (1, 2, 3, 4, 2, 3)  # blocks of MobileNetV3 (large) in each of timm's stages; torchvision has one row
+WIDENED = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))  # a block's parts in their order there
+
+
+def _mobilenet(match: re.Match[str], names: Collection[str]) -> str:
+    number, place, rest = int(match["number"]) - 1, int(match["place"]), match["rest"]
+    squeezed = f"backbone.{number + 1}.block.2.fc1.weight" in names
+    stage = 0
+    while stage < len(MOBILENET) and number >= MOBILENET[stage]:
+        number, stage = number - MOBILENET[stage], stage + 1
+    ours = f"encoder.body.blocks.{stage}.{number}"
+    if rest.startswith("fc"):
+        return f"{ours}.se.conv_{'reduce' if rest[2] == '1' else 'expand'}.{rest[4:]}"
+    parts = (("conv_dw", "bn1"), ("conv_pw", "bn2")) if stage == 0 else WIDENED  # the first does not widen
+    place -= squeezed and place == 3
+    if place >= len(parts):
+        return match.string  # no such part: left over under its own name
+    return f"{ours}.{parts[place][int(rest[0])]}.{rest[2:]}"
+
+
 def _torchvision_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {"version": "v3", "classes": len(tensors["classifier.4.weight"]), "output_stride": 8, "smooth": 1,
-            "rates": [12, 24, 36], "multi_grid": [], "dropout": 0.5, "encoder": resnet_name(tensors, "backbone."),
-            "channels": tensors["backbone.conv1.weight"].shape[1],
-            "aux": 0.5 if "aux_classifier.4.weight" in tensors else 0.0}  # fmt: skip
+    told = {"version": "v3", "classes": len(tensors["classifier.4.weight"]), "smooth": 1, "rates": [12, 24, 36],
+            "multi_grid": [], "dropout": 0.5, "aux": 0.5 if "aux_classifier.4.weight" in tensors else 0.0}  # fmt: skip
+    if "backbone.16.0.weight" in tensors:
+        return {**told, "encoder": "mobilenet_v3_large", "output_stride": 16, "aux_stride": 8,
+                "channels": tensors["backbone.0.0.weight"].shape[1]}  # fmt: skip
+    return {**told, "encoder": resnet_name(tensors, "backbone."), "output_stride": 8,
+            "channels": tensors["backbone.conv1.weight"].shape[1]}  # fmt: skip
 
 
 TORCHVISION = Dialect(
-    signs=(r"^backbone\.layer4\.", r"^classifier\.0\.convs\.4\.1\.", r"^classifier\.4\."),
+    signs=(r"^backbone\.(layer4|16)\.", r"^classifier\.0\.convs\.4\.1\.", r"^classifier\.4\."),
     rules=(
         *prefixed("backbone.", "encoder.body.", RESNET),
+        (r"backbone\.0\.0\.(\w+)", r"encoder.body.conv_stem.\1"),
+        (r"backbone\.0\.1\.(\w+)", r"encoder.body.bn1.\1"),
+        (r"backbone\.(?P<number>\d+)\.block\.(?P<place>[0-3])\.(?P<rest>(?:[01]|fc[12])\.\w+)", _mobilenet),
+        (r"backbone\.16\.0\.(\w+)", r"encoder.body.blocks.6.0.conv.\1"),
+        (r"backbone\.16\.1\.(\w+)", r"encoder.body.blocks.6.0.bn1.\1"),
         *_aspp(r"classifier\.0\."),
         (r"classifier\.([12])\.(.*)", lambda match, names: f"head.smooth.0.{int(match[1]) - 1}.{match[2]}"),
         (r"classifier\.4\.(.*)", r"head.classify.\1"),
@@ -80,13 +109,13 @@ def _smp_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _even(encoder: str | Untold) -> list[int]:
     """The multi-grid of smp's dilation: its own encoders are dilated alike from the first block of a stage on, those of
-    timm as timm does it."""
-    if isinstance(encoder, Untold):
+    timm as timm does it, and those of `nn/encoder_maps.py` know it themselves."""
+    if isinstance(encoder, Untold) or encoder in NETS:
         return []
     blocks = [key[0][-1] for key, name in RESNETS.items() if name == encoder]
     if not blocks:
         raise ModelFileError(f"its encoder is {encoder}; of those that segmentation_models.pytorch dilates itself, "
-                             "ResNets, ResNeXts and wide ResNets are known.")  # fmt: skip
+                             "ResNets, ResNeXts, EfficientNets and MobileNetV2 are known.")  # fmt: skip
     return [1] * blocks[0]
 
 

@@ -16,7 +16,8 @@ at it with several rates at once. `version` says which of the four papers:
 The plain variant is v3plus on a ResNet-50; the paper's other encoder is `v3plus-xception65`. Ports differ from the
 papers, and have variants of their own, so that their files load:
 
-- `v3-torchvision`: a further 3x3 behind the ASPP, an auxiliary head, rates 12, 24, 36, no multi-grid.
+- `v3-torchvision`: a further 3x3 behind the ASPP, an auxiliary head, rates 12, 24, 36, no multi-grid; its MobileNetV3
+  at stride 16 has the same rates.
 - `v3-smp`, `v3plus-smp`: such a 3x3 too; no norm inside separable convolutions, one instead of two 3x3 behind the
   join, rates 12, 24, 36 even at stride 16, dilation from a stage's first block on, aligned corners.
 - `v3-mmseg`, `v3plus-mmseg`: 512 wide, a 3x3 joins the branches, a stem of three convolutions, an auxiliary head, no
@@ -63,6 +64,7 @@ PORTS: dict[str, dict[str, Any]] = {
     "mmseg": {"encoder": "resnet50c", "output_stride": 8, "width": 512, "join": 3, "multi_grid": (), "aux": 0.4,
               "late_dropout": True},
 }  # fmt: skip
+MOBILENET = {"encoder": "mobilenet_v3_large", "output_stride": 16, "aux_stride": 8}
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "v1": {"version": "v1"},
@@ -72,6 +74,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "v3": {"version": "v3"},
     "v3-r101": {"version": "v3", "encoder": "resnet101"},
     "v3-torchvision": {"version": "v3", "aux": 0.5, **PORTS["torchvision"]},
+    "v3-torchvision-mobilenet": {"version": "v3", "aux": 0.5, **PORTS["torchvision"], **MOBILENET},
     "v3-smp": {"version": "v3", "output_stride": 8, **PORTS["smp"]},
     "v3-mmseg": {"version": "v3", **PORTS["mmseg"]},
     "v3-vainf": {"version": "v3", "smooth": 1, "multi_grid": ()},
@@ -87,7 +90,7 @@ THIN = {"encoder": "test_resnet", "width": 16, "skip": 8}  # for the tests of wh
 
 # the options that a version has, with its paper's numbers
 V3: dict[str, Any] = {"encoder": "resnet50", "output_stride": 16, "rates": None, "width": 256, "multi_grid": (1, 2, 4),
-                      "convolution": "plain", "join": 1, "smooth": 0, "aux": 0.0, "dropout": 0.1,
+                      "convolution": "plain", "join": 1, "smooth": 0, "aux": 0.0, "aux_stride": 16, "dropout": 0.1,
                       "late_dropout": False, "align_corners": False}  # fmt: skip
 VERSIONS: dict[str, dict[str, Any]] = {
     "v1": {"rates": (12,), "width": 64, "ceil": True, "dropout": 0.5, "align_corners": True},
@@ -135,8 +138,8 @@ def build(*, classes: int, channels: int = 3, version: str = "v3plus", pretraine
           width: int | None = None, multi_grid: Sequence[int] | None = None, convolution: str | None = None,
           join: int | None = None, smooth: int | None = None, skip: int | None = None, refine: int | None = None,
           scales: Sequence[float] | None = None, stride_in_1x1: bool | None = None, ceil: bool | None = None,
-          aux: float | None = None, dropout: float | None = None, late_dropout: bool | None = None,
-          align_corners: bool | None = None) -> DeepLab:  # fmt: skip
+          aux: float | None = None, aux_stride: int | None = None, dropout: float | None = None,
+          late_dropout: bool | None = None, align_corners: bool | None = None) -> DeepLab:  # fmt: skip
     """DeepLab with numbers; None is what the version's paper has (`VERSIONS`).
 
     channels       of the input                      version      v1, v2, v3 or v3plus
@@ -156,6 +159,7 @@ def build(*, classes: int, channels: int = 3, version: str = "v3plus", pretraine
                    trained without
     ceil           v1, v2: the sizes of poolings round up
     aux            weight of the auxiliary head's loss (no such head at 0); v2: of the loss of each scale
+    aux_stride     v3, v3plus: 8 or 16, of the map that the auxiliary head is on, as the undilated encoder has it
     dropout        behind the ASPP, v1: behind fc6 and fc7; `late_dropout`: before the last convolution, of whole maps
     align_corners  how maps and logits are enlarged
     Raises ConfigError for numbers that cannot be, and for an option that the version does not have.
@@ -164,7 +168,8 @@ def build(*, classes: int, channels: int = 3, version: str = "v3plus", pretraine
     given = {"encoder": encoder, "output_stride": output_stride, "rates": rates, "width": width,
              "multi_grid": multi_grid, "convolution": convolution, "join": join, "smooth": smooth, "skip": skip,
              "refine": refine, "scales": scales, "stride_in_1x1": stride_in_1x1, "ceil": ceil, "aux": aux,
-             "dropout": dropout, "late_dropout": late_dropout, "align_corners": align_corners}  # fmt: skip
+             "aux_stride": aux_stride, "dropout": dropout, "late_dropout": late_dropout,
+             "align_corners": align_corners}  # fmt: skip
     options = dict(VERSIONS[version])
     for name, value in given.items():
         if value is not None and name not in options:
@@ -184,7 +189,7 @@ def _check(options: dict[str, Any]) -> None:
     def some(*names: str) -> dict[str, Any]:
         return {name: options[name] for name in names if name in options}
 
-    check_choice("DeepLab", (8, 16), **some("output_stride"))
+    check_choice("DeepLab", (8, 16), **some("output_stride", "aux_stride"))
     check_choice("DeepLab", CONVOLUTIONS, **some("convolution"))
     check_choice("DeepLab", (1, 3), **some("join"))
     check_whole("DeepLab", **some("width", "skip", "refine"))
@@ -226,9 +231,9 @@ def _v2(classes: int, channels: int, pretrained: bool, *, encoder: str, output_s
 
 
 def _v3(classes: int, channels: int, pretrained: bool, *, encoder: str, output_stride: int,
-        rates: Sequence[int] | None, multi_grid: Sequence[int], aux: float, dropout: float, late_dropout: bool,
-        align_corners: bool, skip: int = 0, refine: int = 0, **sizes: Any) -> DeepLab:  # fmt: skip
-    levels = ((4,) if skip else ()) + ((16,) if aux else ()) + (32,)
+        rates: Sequence[int] | None, multi_grid: Sequence[int], aux: float, aux_stride: int, dropout: float,
+        late_dropout: bool, align_corners: bool, skip: int = 0, refine: int = 0, **sizes: Any) -> DeepLab:  # fmt: skip
+    levels = ((4,) if skip else ()) + ((aux_stride,) if aux else ()) + (32,)
     net = _encoder(encoder, channels, pretrained, output_stride, levels, multi_grid)
     sizes |= {"rates": rates or [rate * 16 // output_stride for rate in (6, 12, 18)],
               "dropout": dropout, "late": late_dropout}  # fmt: skip

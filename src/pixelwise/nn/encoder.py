@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelwise.errors import ConfigError, nearest
-from pixelwise.nn.encoder_maps import NETS, StagedNet
+from pixelwise.nn.encoder_maps import NETS, StagedNet, StridedNet
 
 STRIDES = (8, 16, 32)  # that an encoder can be asked for
 LEAST_LEVELS, LEAST_STRIDE = 3, 16  # below this it is no pyramid
@@ -195,6 +195,11 @@ def _create(name: str, words: dict[str, Any], levels: int | None) -> Any:
     if name not in NETS:
         return timm.create_model(name, **words)
     theirs, special, size = NETS[name]
+    if special == "strided":
+        if words["pretrained"]:
+            raise ConfigError(f"'{name}' is torchvision's and has other norms than '{theirs}', of which timm has the "
+                              "weights: take that one.")  # fmt: skip
+        return StridedNet(timm.create_model(theirs, **{k: v for k, v in words.items() if k != "out_indices"}), levels)
     dropped = ("features_only", "out_indices")
     whole = timm.create_model(theirs, **{k: v for k, v in words.items() if k not in dropped})
     return StagedNet(whole, special, size, levels)

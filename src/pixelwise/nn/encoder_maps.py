@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZES = (224, 240, 260, 300, 380, 456, 528, 600)  # that EfficientNets b0 to b7 were published for
-# our name -> timm's, whether the finest map is the stem's or the coarsest the head's, and the size to pad as at, or 0
+# our name -> timm's, whether the finest map is the stem's or the coarsest the head's or all stand behind what strides,
+# and the size to pad as at, or 0
 NETS = {
     **{f"efficientnet-b{i}": (f"tf_efficientnet_b{i}", "stem", size) for i, size in enumerate(SIZES)},
     **{f"timm-efficientnet-b{i}": (f"efficientnet_b{i}", "stem", 0) for i in range(9)},
     "mobilenet_v2": ("mobilenetv2_100", "head", 0),
+    "mobilenet_v3_large": ("mobilenetv3_large_100", "strided", 0),
 }
 
 
@@ -33,7 +35,7 @@ class PaddedConv(nn.Conv2d):
         self.around = (before, after, before, after)
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(F.pad(input, self.around))
+        return super().forward(F.pad(input, self.around) if any(self.around) else input)
 
 
 def pad_as_at(net: nn.Module, size: int) -> None:
@@ -65,9 +67,12 @@ class StagedNet(nn.Module):
 
     net     timm's EfficientNet or MobileNetV2      special  "stem" or "head"      size  see NETS
     levels  how many of the maps; None: all. What lies behind the last one is not kept.
+    output_stride  what lies between two maps is dilated where their stride would be larger, from its first block on, as
+            segmentation_models.pytorch has it; timm's own lets the first one be
     """
 
-    def __init__(self, net: Any, special: str, size: int = 0, levels: int | None = None) -> None:
+    def __init__(self, net: Any, special: str, size: int = 0, levels: int | None = None,
+                 output_stride: int = 32) -> None:  # fmt: skip
         super().__init__()
         info = net.feature_info
         stages = [int(entry["module"].split(".")[1]) for entry in info]  # the one that each map is taken behind
@@ -86,12 +91,28 @@ class StagedNet(nn.Module):
             taps[3] = (taps[3][0], 0)
         self.taps = frozenset(taps[1 if self.early else 0 : keep])
         self.conv_stem, self.bn1, self.blocks = net.conv_stem, net.bn1, net.blocks[: stages[keep - 1] + 1]
+        self.act1: nn.Module = nn.Identity()  # of the stem; timm's whole nets have it in their norm
         if self.headed:
             self.conv_head, self.bn2 = net.conv_head, net.bn2
-        self.feature_info = FeatureInfo(channels[:keep], strides[:keep])
+        self._dilate(strides[1:] if self.early else strides, output_stride)
+        self.feature_info = FeatureInfo(channels[:keep], [min(stride, output_stride) for stride in strides[:keep]])
+
+    def _dilate(self, strides: list[int], most: int) -> None:
+        """Lets blocks not stride beyond `most`; `strides` of the maps in the order of their blocks."""
+        passed = 0
+        for i, stage in enumerate(self.blocks):
+            for j, block in enumerate(stage):
+                rate = strides[min(passed, len(strides) - 1)] // most
+                for conv in block.modules():
+                    if rate > 1 and isinstance(conv, nn.Conv2d):
+                        around = rate * (conv.kernel_size[0] // 2)
+                        conv.stride, conv.dilation, conv.padding = (1, 1), (rate, rate), (around, around)
+                        if isinstance(conv, PaddedConv):
+                            conv.around = (0, 0, 0, 0)
+                passed += (i, j) in self.taps
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = self.bn1(self.conv_stem(images))  # timm's norms include the activation
+        x = self.act1(self.bn1(self.conv_stem(images)))
         maps = [x] if self.early else []
         for i, stage in enumerate(self.blocks):
             for j, block in enumerate(stage):
@@ -101,3 +122,33 @@ class StagedNet(nn.Module):
         if self.headed:
             maps[-1] = self.bn2(self.conv_head(x))
         return maps
+
+
+class StridedNet(StagedNet):
+    """Images -> maps at strides 2, 4, 8, 16, 32 of MobileNetV3 (large) as torchvision takes them: behind the first
+    block of a stride, not the last, and at last behind the 1x1 convolution. A dilated stage is so from its first block
+    on, and the epsilon of norms is 0.001.
+
+    net  timm's MobileNetV3 with features only      levels  see `StagedNet`
+    """
+
+    TAPS = ((1, 0), (2, 0), (3, 0), (6, 0))  # stage and block that each map but the stem's is behind
+
+    def __init__(self, net: Any, levels: int | None = None) -> None:
+        nn.Module.__init__(self)  # what it has in common is `forward`
+        keep = len(self.TAPS) + 1 if levels is None else levels
+        tapped = [net.blocks[stage][block] for stage, block in self.TAPS]
+        last = [part.conv_pwl if hasattr(part, "conv_pwl") else part.conv for part in tapped]
+        channels = [net.conv_stem.out_channels] + [conv.out_channels for conv in last]
+        self.early, self.headed, self.taps = True, False, frozenset(self.TAPS[: keep - 1])
+        end = self.TAPS[keep - 2][0] + 1 if keep > 1 else 0
+        self.conv_stem, self.bn1, self.act1, self.blocks = net.conv_stem, net.bn1, net.act1, net.blocks[:end]
+        self.feature_info = FeatureInfo(channels[:keep], net.feature_info.reduction()[:keep])
+        for stage in self.blocks:
+            convs = [m for m in stage.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+            for conv in convs:
+                conv.dilation = convs[-1].dilation
+                conv.padding = (conv.dilation[0] * (conv.kernel_size[0] // 2),) * 2
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps, module.momentum = 0.001, 0.01
