@@ -89,6 +89,16 @@ def test_smp_answers_the_same(theirs, waves, assert_agree, tmp_path):
     assert_agree(ours.train()(images).full(), theirs.train()(images))
 
 
+@torch.no_grad()
+def test_smp_on_an_encoder_without_a_map_at_stride_2(stir, waves, assert_agree, tmp_path):
+    torch.manual_seed(0)
+    net = stir(smp.Linknet("tu-convnext_atto", encoder_weights=None, classes=2))
+    torch.save(net.state_dict(), tmp_path / "a.pth")
+    ours, _ = from_checkpoint(tmp_path / "a.pth", encoder="convnext_atto")
+    images = waves(64, 96)
+    assert_agree(ours(images).full(), net(images))
+
+
 @pytest.mark.parametrize(("change", "said"), [
     (lambda s: s.pop("decoder.blocks.4.block.1.0.bias"), r"1 missing: decoders\.4\.1\.0\.bias"),
     (lambda s: s.update({"decoder.blocks.5.block.1.0.bias": torch.ones(1)}), r"1 left over: decoders\.5\.1\.0\.bias"),

@@ -117,6 +117,16 @@ def test_smp_in_training(theirs, waves, assert_agree, tmp_path):
     assert_agree(ours.train()(images).full(), theirs.train()(images))
 
 
+@torch.no_grad()
+def test_smp_on_an_encoder_without_a_map_at_stride_2(stir, waves, assert_agree, tmp_path):
+    torch.manual_seed(0)
+    net = stir(smp.MAnet("tu-convnext_atto", encoder_weights=None, classes=2))
+    torch.save(net.state_dict(), tmp_path / "a.pth")
+    ours, _ = from_checkpoint(tmp_path / "a.pth", encoder="convnext_atto")
+    images = waves(64, 96)
+    assert_agree(ours(images).full(), net(images))
+
+
 @pytest.mark.parametrize(("change", "said"), [
     (lambda s: s.pop("decoder.center.out_conv.bias"), r"1 missing: attention\.out\.bias"),
     (lambda s: s.update({"decoder.center.more.bias": torch.ones(1)}), r"1 left over: decoder\.center\.more\.bias"),

@@ -17,6 +17,7 @@ are smp's in both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -90,6 +91,17 @@ class FusionAttention(nn.Module):
         return self.convs(torch.cat([x, skip], 1))
 
 
+class Enlarge(nn.Module):
+    """Twice the size, then two convolutions, where there is no skip: [B, C, h, w] -> [B, D, 2h, 2w]."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(conv_norm(channels, width, 3), conv_norm(width, width, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convs(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
 class MANet(nn.Module):
     """net(images [B, C, H, W]) -> Dense with logits [B, K, H, W]; any H, W from `min_size` up."""
 
@@ -101,20 +113,18 @@ class MANet(nn.Module):
         self.encoder = encoder
         deep, *skips = encoder.channels[::-1]  # the coarsest first
         self.attention = PositionAttention(deep, attention_width, attention)
-        inputs = [deep, *widths]
-        self.fusions = nn.ModuleList(FusionAttention(c, s, d, squeeze) for c, s, d in zip(inputs, skips, widths))
-        rest = zip(inputs[len(skips) :], widths[len(skips) :])
-        self.last = nn.ModuleList(nn.Sequential(conv_norm(c, d, 3), conv_norm(d, d, 3)) for c, d in rest)
+        self.blocks = nn.ModuleList(
+            Enlarge(c, d) if s is None else FusionAttention(c, s, d, squeeze)
+            for c, d, s in zip_longest([deep, *widths[:-1]], widths, skips)
+        )
         self.head = nn.Conv2d(widths[-1], classes, 3, padding=1)
 
     def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
         check_cells(self, images, self.encoder.strides[-1])
         *skips, x = self.encoder(images)
         x = self.attention(x)
-        for fusion, skip in zip(self.fusions, reversed(skips)):
-            x = fusion(x, skip)
-        for block in self.last:
-            x = block(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        for block, skip in zip_longest(self.blocks, reversed(skips)):
+            x = block(x) if skip is None else block(x, skip)
         logits = self.head(x[..., : images.shape[2], : images.shape[3]])  # [B, K, H, W]
         return dense(images, frames, logits)
 
@@ -165,13 +175,11 @@ KEYS = {
             (r"decoder\.center\.top_conv\.(.*)", r"attention.key.\1"),
             (r"decoder\.center\.bottom_conv\.(.*)", r"attention.value.\1"),
             (r"decoder\.center\.out_conv\.(.*)", r"attention.out.\1"),
-            (r"decoder\.blocks\.([0-3])\.hl_conv\.(.*)", r"fusions.\1.project.\2"),
-            (r"decoder\.blocks\.([0-3])\.SE_hl\.(.*)", r"fusions.\1.below.\2"),
-            (r"decoder\.blocks\.([0-3])\.SE_ll\.(.*)", r"fusions.\1.beside.\2"),
-            (r"decoder\.blocks\.([0-3])\.conv1\.(.*)", r"fusions.\1.convs.0.\2"),
-            (r"decoder\.blocks\.([0-3])\.conv2\.(.*)", r"fusions.\1.convs.1.\2"),
-            (r"decoder\.blocks\.4\.conv1\.(.*)", r"last.0.0.\1"),
-            (r"decoder\.blocks\.4\.conv2\.(.*)", r"last.0.1.\1"),
+            (r"decoder\.blocks\.(\d)\.hl_conv\.(.*)", r"blocks.\1.project.\2"),
+            (r"decoder\.blocks\.(\d)\.SE_hl\.(.*)", r"blocks.\1.below.\2"),
+            (r"decoder\.blocks\.(\d)\.SE_ll\.(.*)", r"blocks.\1.beside.\2"),
+            (r"decoder\.blocks\.(\d)\.conv1\.(.*)", r"blocks.\1.convs.0.\2"),
+            (r"decoder\.blocks\.(\d)\.conv2\.(.*)", r"blocks.\1.convs.1.\2"),
             (r"segmentation_head\.0\.(.*)", r"head.\1"),
             (r"classification_head\..*", ""),
         ),
