@@ -117,7 +117,8 @@ def assert_agree() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def mmseg_net() -> Callable[..., nn.Module]:
-    """mmseg_net("pspnet_r50-d8", classes=5, **of the backbone) -> mmsegmentation's net by its own base configuration"""
+    """mmseg_net("pspnet_r50-d8", classes=5, heads={"decode_head": {"channels": 128}}, **of the backbone) -> the net of
+    mmsegmentation by its own base configuration"""
     mmseg = pytest.importorskip("mmseg", reason="mmsegmentation, the slow extra, is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -128,13 +129,14 @@ def mmseg_net() -> Callable[..., nn.Module]:
         config = importlib.import_module("mmengine.config").Config
     folder = Path(mmseg.__file__).parent / ".mim" / "configs" / "_base_" / "models"
 
-    def make(name: str, classes: int, **backbone: Any) -> nn.Module:
+    def make(name: str, classes: int, heads: dict[str, dict[str, Any]] | None = None, **backbone: Any) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             told = config.fromfile(folder / f"{name}.py")
             told.model.pretrained = None
             told.model.pop("data_preprocessor", None)
-            told.model.backbone.update(backbone)
+            for part, words in {"backbone": backbone, **(heads or {})}.items():
+                told.model[part].update(words)
             for name in ("backbone", "decode_head", "auxiliary_head"):
                 found = told.model.get(name, [])
                 for part in found if isinstance(found, list) else [found]:  # a list: a cascade of heads

@@ -19,7 +19,7 @@ from pixelwise.checkpoints import from_checkpoint, load_weights
 from pixelwise.checkpoints.dialects import dialects, recognise
 from pixelwise.core.registry import create_model
 from pixelwise.errors import ConfigError, ModelFileError
-from pixelwise.models.fcn import KEYS, THIN, VARIANTS
+from pixelwise.models.fcn import THIN, VARIANTS
 from pixelwise.nn.upsample import bilinear_kernel
 
 FROZEN = Path(__file__).parent / "data" / "fcn.json"
@@ -249,15 +249,6 @@ def test_mmsegmentation_answered_the_same(frozen, on_meta, random_weight, waves)
     del foreign["decode_head.conv_cat.bn.weight"]
     with pytest.raises(ModelFileError, match=r"1 missing: head\.join\.1\.weight"):
         load_weights(net, foreign)
-
-
-def test_blocks_that_mmsegmentation_dilates_otherwise_are_refused(on_meta):
-    keys = {
-        f"backbone.layer{i}.{b}.conv{c}.weight": [64, 64, 3, 3] for i in range(1, 5) for b in (0, 1) for c in (1, 2)
-    }
-    keys |= {"backbone.conv1.weight": [64, 3, 7, 7]}
-    with pytest.raises(ModelFileError, match="dilates the first only"):
-        KEYS["mmseg"].options(on_meta(keys))
 
 
 @torch.no_grad()

@@ -228,3 +228,23 @@ def test_mmseg_answers_the_same(mmseg_net, mmseg_logits, stir, waves, assert_agr
         logits, aux = theirs.decode_head(maps), theirs.auxiliary_head(maps)
     assert_agree(output.logits, logits)
     assert_agree(output.aux[0][2].logits, aux)
+
+
+@torch.no_grad()
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "encoder"), [("ResNetV1c", "resnet18c"), ("ResNet", "resnet18b")])
+def test_mmseg_with_basic_blocks(kind, encoder, mmseg_net, mmseg_logits, stir, waves, assert_agree, tmp_path):
+    torch.manual_seed(0)
+    heads = {
+        "decode_head": {"in_channels": 512, "channels": 128},
+        "auxiliary_head": {"in_channels": 256, "channels": 64},
+    }
+    theirs = stir(mmseg_net("pspnet_r50-d8", 7, heads=heads, depth=18, type=kind))
+    torch.save({"meta": {"CLASSES": tuple("abcdefg"), "PALETTE": None}, "state_dict": theirs.state_dict()},
+               tmp_path / "a.pth")  # fmt: skip
+    ours, card = from_checkpoint(tmp_path / "a.pth")
+    assert card.options["encoder"] == encoder
+    assert card.classes.names == tuple("abcdefg")
+    for size in ((64, 96), (65, 91)):
+        images = waves(*size)
+        assert_agree(ours(images).full(), mmseg_logits(theirs, images))

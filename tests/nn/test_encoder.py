@@ -7,7 +7,14 @@ import torch
 import torchvision
 
 from pixelwise.errors import ConfigError
-from pixelwise.nn.encoder import Encoder, encoders, frozen_batch_norm, make_encoder, stride_in_1x1
+from pixelwise.nn.encoder import (
+    Encoder,
+    dilate_evenly,
+    encoders,
+    frozen_batch_norm,
+    make_encoder,
+    stride_in_1x1,
+)
 
 NAMES = (
     "resnet18",
@@ -136,3 +143,25 @@ def test_every_listed_family_has_an_encoder():
             except ConfigError:
                 continue
         assert built, names[:5]
+
+
+@pytest.mark.parametrize(("name", "stem"), [("resnet18b", 1), ("resnet34c", 3)])
+def test_mmsegmentations_blocks_dilate_the_first_convolution_only(name, stem):
+    with torch.device("meta"):
+        body = make_encoder(name, output_stride=8).body
+    assert sum(isinstance(m, torch.nn.Conv2d) for n, m in body.named_modules() if n.startswith("conv1")) == stem
+    dilations = [(block.conv1.dilation[0], block.conv2.dilation[0]) for block in (*body.layer3, *body.layer4)]
+    assert dilations[:2] == [(1, 1), (2, 1)]
+    assert dilations[-2:] == [(4, 1), (4, 1)] if name == "resnet34c" else dilations[-2:] == [(2, 1), (4, 1)]
+
+
+def test_even_dilation_is_the_stages_own():
+    with torch.device("meta"):
+        body = make_encoder("resnet50", output_stride=8).body
+    assert [stage[0].conv2.dilation[0] for stage in (body.layer2, body.layer3, body.layer4)] == [1, 1, 2]
+    dilate_evenly(body)
+    for stage, dilation in ((body.layer2, 1), (body.layer3, 2), (body.layer4, 4)):
+        assert {block.conv2.dilation + block.conv2.padding for block in stage} == {(dilation,) * 4}
+        assert {block.conv1.dilation for block in stage} == {(1, 1)}
+    with pytest.raises(ConfigError, match="for ResNets"):
+        dilate_evenly(make_encoder("mobilenetv3_small_050").body)

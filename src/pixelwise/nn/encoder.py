@@ -20,6 +20,13 @@ SEE = "Take one of `pixelwise list encoders`."
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation
 
+# mmsegmentation's ResNets of two convolutions a block, which dilates the first only -> timm's name and further options;
+# b has the plain stem, c one of three convolutions, as it calls them
+BASIC: dict[str, tuple[str, dict[str, Any]]] = {
+    f"resnet{depth}{stem}": (f"resnet{depth}", words)
+    for depth in (18, 34)
+    for stem, words in (("b", {}), ("c", {"stem_type": "deep", "stem_width": 32}))
+}
 FLAT = "all its blocks compute at one resolution, so there is no pyramid"
 FIXED = "it takes images of one size only"
 # timm's families, for the list; `make_encoder` looks at the net itself
@@ -77,7 +84,7 @@ def make_encoder(name: str = "resnet50", *, channels: int = 3, pretrained: bool 
     check_name(name)
     plain, multiple = _nominal(name)
     if cover and multiple == 1 and _drops_rest(name):
-        multiple = plain[-1]
+        multiple = min(plain[-1], output_stride)
     wanted = tuple(plain) if levels is None else tuple(levels)
     for stride in wanted:
         if stride not in plain:
@@ -99,10 +106,11 @@ def check_name(name: str) -> None:
     """Raises ConfigError for a name that timm does not know, or whose family has no pyramid."""
     import timm
 
-    if name in NETS:
+    if name in NETS or name in BASIC:
         return
     if not timm.is_model(name):
-        raise ConfigError(f"There is no encoder '{name}'; {nearest(name, [*timm.list_models(), *NETS])} {SEE}")
+        known = [*timm.list_models(), *NETS, *BASIC]
+        raise ConfigError(f"There is no encoder '{name}'; {nearest(name, known)} {SEE}")
     reason = FLAT if family(name) in FLAT_FAMILIES else FIXED if family(name) in FIXED_FAMILIES else ""
     if reason:
         raise ConfigError(f"'{name}' cannot be an encoder: {reason}. {SEE}")
@@ -113,7 +121,8 @@ def _families() -> dict[str, str]:
     import timm
 
     found = {name: module for module in timm.list_modules() for name in timm.list_models(module=module)}
-    return found | {name: found[theirs] for name, (theirs, *_) in NETS.items()}
+    theirs = {name: net[0] for name, net in NETS.items()} | {name: net[0] for name, net in BASIC.items()}
+    return found | {name: found[net] for name, net in theirs.items()}
 
 
 def family(name: str) -> str:
@@ -192,6 +201,9 @@ def _build(name: str, channels: int, pretrained: bool, output_stride: int, level
 def _create(name: str, words: dict[str, Any], levels: int | None) -> Any:
     import timm
 
+    if name in BASIC:
+        theirs, more = BASIC[name]
+        return _dilate_first(timm.create_model(theirs, **words, **more))
     if name not in NETS:
         return timm.create_model(name, **words)
     theirs, special, size = NETS[name]
@@ -200,9 +212,17 @@ def _create(name: str, words: dict[str, Any], levels: int | None) -> Any:
             raise ConfigError(f"'{name}' is torchvision's and has other norms than '{theirs}', of which timm has the "
                               "weights: take that one.")  # fmt: skip
         return StridedNet(timm.create_model(theirs, **{k: v for k, v in words.items() if k != "out_indices"}), levels)
-    dropped = ("features_only", "out_indices")
+    dropped = ("features_only", "out_indices", "output_stride")
     whole = timm.create_model(theirs, **{k: v for k, v in words.items() if k not in dropped})
-    return StagedNet(whole, special, size, levels)
+    return StagedNet(whole, special, size, levels, words.get("output_stride", 32))
+
+
+def _dilate_first(body: Any) -> Any:
+    """Takes the dilation from the second convolution of each block, in place."""
+    for name, conv in body.named_modules():
+        if name.startswith("layer") and name.endswith(".conv2"):
+            conv.dilation, conv.padding = (1, 1), (1, 1)
+    return body
 
 
 def _no_weights(name: str, error: Exception) -> ConfigError:

@@ -84,13 +84,12 @@ def mmseg_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def mmseg_dilated_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """`mmseg_encoder` for nets whose encoder is dilated. Raises ModelFileError for blocks of two convolutions, of which
-    mmsegmentation dilates the first only."""
+    """`mmseg_encoder` for nets whose encoder is dilated: in blocks of two convolutions mmsegmentation dilates the first
+    only, which is "resnet18b" with the plain stem, "resnet18c" with the deep one."""
     told = mmseg_encoder(tensors)
-    if "backbone.layer1.0.conv3.weight" not in tensors:
-        raise ModelFileError("its ResNet has blocks of two convolutions, of which mmsegmentation dilates the first "
-                             "only; its ResNet-50 and 101 are known.")  # fmt: skip
-    return told
+    name = told["encoder"]
+    plain_basic = name in ("resnet18", "resnet34")
+    return {**told, "encoder": name + "b"} if plain_basic else told
 
 
 def _block(name: str, stage: str) -> int:
