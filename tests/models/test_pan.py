@@ -131,8 +131,21 @@ def test_files_that_do_not_fit_are_refused(theirs, change, said, tmp_path):
         from_checkpoint(tmp_path / "a.pth")
 
 
-def test_dilated_encoders_other_than_resnets_are_refused(tmp_path):
-    net = smp.PAN("efficientnet-b0", encoder_weights=None, classes=2)
+@torch.no_grad()
+@pytest.mark.parametrize(("encoder", "told"), [
+    ("efficientnet-b0", {}), ("tu-mobilenetv3_small_050", {"encoder": "mobilenetv3_small_050"}),
+])  # fmt: skip
+def test_smp_over_other_encoders(encoder, told, waves, stir, assert_agree, tmp_path):
+    net = stir(smp.PAN(encoder, encoder_weights=None, classes=2))
+    torch.save(net.state_dict(), tmp_path / "a.pth")
+    ours, card = from_checkpoint(tmp_path / "a.pth", **told)
+    assert not card.options["even_dilation"]
+    images = waves(128, 144, batch=1)
+    assert_agree(ours(images).full(), net(images))
+
+
+def test_encoders_that_are_dilated_in_another_way_are_refused(tmp_path):
+    net = smp.PAN("se_resnet50", encoder_weights=None, classes=2)
     torch.save(net.state_dict(), tmp_path / "a.pth")
     with pytest.raises(ModelFileError, match="only known of ResNets"):
         from_checkpoint(tmp_path / "a.pth")

@@ -37,11 +37,11 @@ SLOW = {
 CASES = [*NAMES.items(), *(pytest.param(*item, marks=pytest.mark.slow) for item in SLOW.items())]
 
 
-def reference(name: str, channels: int = 3) -> nn.Module:
+def reference(name: str, channels: int = 3, output_stride: int = 32) -> nn.Module:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of deprecated names
-        net = smp.encoders.get_encoder(name, in_channels=channels, weights=None).eval()
+        net = smp.encoders.get_encoder(name, in_channels=channels, weights=None, output_stride=output_stride).eval()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -69,6 +69,22 @@ def test_maps_are_equal(name, ours):
         for mine, expected in zip(encoder(x), maps, strict=True):
             assert mine.shape == expected.shape
             assert (mine - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet-b0", "timm-efficientnet-b0"])
+@pytest.mark.parametrize("output_stride", [16, 8])
+def test_dilated_maps_are_equal(name, output_stride):
+    """smp dilates all blocks of a stage, from its first on, and what a stage is its own maps say."""
+    theirs = reference(name, output_stride=output_stride)
+    encoder = make_encoder(name, output_stride=output_stride).eval()
+    found = DIALECT.translate(file_of(theirs))
+    encoder.load_state_dict({key.removeprefix("encoder."): t for key, t in found.tensors.items()})
+    assert encoder.strides == tuple(min(stride, output_stride) for stride in (2, 4, 8, 16, 32))
+    x = torch.randn(1, 3, 64, 96)
+    for mine, expected in zip(encoder(x), theirs(x)[1:], strict=True):
+        assert mine.shape == expected.shape
+        assert (mine - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize("i", [1, *(pytest.param(i, marks=pytest.mark.slow) for i in (0, 2, 3, 4, 5, 6, 7))])

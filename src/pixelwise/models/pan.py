@@ -20,11 +20,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelwise.core.keys import Dialect
+from pixelwise.core.keys import Dialect, Untold
 from pixelwise.core.outputs import Dense, Frame
 from pixelwise.errors import ModelFileError
 from pixelwise.nn.conv import check_pooled
 from pixelwise.nn.encoder import STRIDES, Encoder, dilate_evenly, make_encoder
+from pixelwise.nn.encoder_maps import NETS
 from pixelwise.nn.heads import dense
 from pixelwise.nn.options import check_choice, check_flags, check_whole
 from pixelwise.nn.smp_keys import SMP_ENCODER, smp_encoder
@@ -141,9 +142,12 @@ def build(*, classes: int, channels: int = 3, encoder: str = "resnet34", pretrai
 
 def _smp_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     told, head = smp_encoder(tensors), tensors["segmentation_head.0.weight"]
-    if not str(told["encoder"]).startswith(("resnet", "resnext", "wide_resnet")):
-        raise ModelFileError("it dilates its encoder in a way that is only known of ResNets.")
-    return {**VARIANTS["smp"], **told, "classes": head.shape[0], "width": head.shape[1]}
+    # the encoder knows itself how smp dilates it, or it is timm's, whose dilation smp leaves as it is
+    itself = isinstance(told["encoder"], Untold) or told["encoder"] in NETS
+    if not itself and not told["encoder"].startswith(("resnet", "resnext", "wide_resnet")):
+        raise ModelFileError("it dilates its encoder in a way that is only known of ResNets, EfficientNets and "
+                             "MobileNetV2.")  # fmt: skip
+    return {**VARIANTS["smp"], "even_dilation": not itself, **told, "classes": head.shape[0], "width": head.shape[1]}
 
 
 def _convs(there: str, here: str) -> tuple[tuple[str, str], ...]:
