@@ -150,6 +150,13 @@ def test_a_file_that_lacks_what_tells_the_options_is_refused(tmp_path, foreign):
         from_checkpoint(tmp_path / "a.pth")
 
 
+def test_a_file_like_no_net_names_none(tmp_path):
+    torch.save({"strange.weight": torch.zeros(3, 3)}, tmp_path / "a.pth")
+    with pytest.raises(ModelFileError, match=r"1 tensors are strange\.weight.*`pixelwise list models`") as error:
+        from_checkpoint(tmp_path / "a.pth")
+    assert "Nearest" not in str(error.value)
+
+
 def test_an_unknown_option_or_architecture_is_named(tmp_path, foreign):
     path = save(filled(), tmp_path / "a.pth")
     with pytest.raises(ConfigError, match="did you mean 'norm'"):

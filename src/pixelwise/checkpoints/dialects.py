@@ -53,11 +53,13 @@ def recognise(tensors: Mapping[str, Tensor], where: str, known: Iterable[Found])
 def _nearest(tensors: Mapping[str, Tensor], where: str, known: list[Found]) -> str:
     names = list(tensors)
     few = ", ".join(names[:LISTED])
-    ranked = sorted(known, key=lambda found: -found.dialect.share(names))[:LISTED]
+    shares = {str(found): found.dialect.share(names) for found in known}
+    ranked = [found for found in sorted(known, key=lambda found: -shares[str(found)]) if shares[str(found)] > 0]
     if not ranked:
-        return f"{where}: its {len(names)} tensors ({few}, ...) cannot be recognised: no such net has a table of keys."
+        return (f"{where} is of no net that Pixelwise knows: its {len(names)} tensors are {few}, ... `pixelwise list "
+                "models` says whose files load.")  # fmt: skip
     lines = []
-    for found in ranked:
+    for found in ranked[:LISTED]:
         lost = [sign for sign in found.dialect.signs if not any(re.search(sign, name) for name in names)]
         lines.append(f"{found}, of which no key matches {' nor '.join(lost)}")
     return (f"{where} is of no net that Pixelwise knows: its {len(names)} tensors are {few}, ... "
