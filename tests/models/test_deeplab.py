@@ -236,6 +236,8 @@ def test_torchvision_on_mobilenet_answers_the_same(tmp_path, stir, waves, assert
     ("DeepLabV3", {}), ("DeepLabV3Plus", {}), ("DeepLabV3Plus", {"in_channels": 4, "decoder_channels": 32}),
     ("DeepLabV3Plus", {"encoder_name": "tu-mobilenetv3_small_050"}),
     ("DeepLabV3Plus", {"encoder_name": "mobilenet_v2"}),
+    pytest.param("DeepLabV3", {"encoder_name": "mobilenet_v2"}, marks=pytest.mark.slow),
+    pytest.param("DeepLabV3Plus", {"encoder_name": "efficientnet-b0"}, marks=pytest.mark.slow),
     pytest.param("DeepLabV3", {"encoder_name": "resnet34"}, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_smp_answers_the_same(tmp_path, stir, waves, assert_agree, name, options):
