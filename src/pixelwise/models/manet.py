@@ -9,9 +9,8 @@ skip and no attention.
 
 The plain variant takes the softmax over the places j, as attention over positions does since DANet (Fu et al. 2018,
 1809.02983). `smp` is segmentation_models.pytorch's net, whose files load: its softmax goes over all pairs (i, j) of an
-image at once, and it reads the result, places by channels, as channels by places without turning it. Both have the same
-parameters: the convolutions around the attention, the squeeze to a sixteenth, the widths and the encoder (a ResNet-34)
-are smp's in both.
+image at once, and it reads the result, places by channels, as channels by places without turning it. All else is the
+same in both, and smp's: the convolutions around the attention, the squeeze to a sixteenth, the widths, the ResNet-34.
 """
 
 from __future__ import annotations
