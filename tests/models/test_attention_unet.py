@@ -105,17 +105,6 @@ def test_heads_of_all_scales_are_fused(options):
     torch.testing.assert_close(found, F.conv2d(torch.cat(large, 1), net.head.fuse.weight, net.head.fuse.bias))
 
 
-@pytest.mark.parametrize("options", [{}, OVER], ids=["plain", "encoder"])
-def test_deep_supervision_in_training(options):
-    net = thin(**options, aux=0.4).train()
-    output = net(torch.randn(2, 3, 64, 64))
-    scales = len(net.head.heads)
-    assert [(name, weight) for name, weight, _ in output.aux] == [(f"scale{i}", 0.4) for i in range(scales)]
-    assert all(aux.full().shape == (2, 3, 64, 64) for *_, aux in output.aux)
-    assert not thin(**options).train()(torch.randn(2, 3, 64, 64)).aux
-    assert not net.eval()(torch.randn(1, 3, 64, 64)).aux
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("options", [{}, {"form": "LeeJunHyun", "deep": False}, {"channels": 2}, OVER], ids=str)
 def test_any_size(options):
@@ -140,7 +129,7 @@ def test_one_image_of_one_cell_is_refused():
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"width": 0}, "width is 0"), ({"form": "oktay"}, "form is 'oktay'.*authors, Lee"), ({"deep": 1}, "deep is 1"),
-    ({"aux": "much"}, "aux is 'much'"), ({"aux": 0.5, "deep": False}, "one head only"), ({"channels": 0}, "channels"),
+    ({"channels": 0}, "channels"),
     ({"pretrained": True}, "pretrained would do nothing"), ({"encoder": 2}, "encoder is 2"),
     ({"encoder": "resnet18", "form": "LeeJunHyun"}, "form would do nothing"),
     ({"encoder": "resnet18", "decoder": [8]}, "halves 5 times"),

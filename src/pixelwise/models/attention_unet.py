@@ -7,7 +7,7 @@ An additive gate weighs every pixel i of a skip x by a number from the gating si
 
 W_x brings x to the grid of g by a 2x2 convolution of stride 2, and alpha is enlarged bilinearly again. The finest skip
 has no gate. Deep supervision in the authors' code is fusion: every scale of the expanding path has its 1x1 head, and
-the answer is a 1x1 convolution of all of them, enlarged; `aux` gives each of these heads a loss too.
+the answer is a 1x1 convolution of all of them, enlarged; only that has a loss.
 
 The plain variant is the authors' net (ozan-oktay/Attention-Gated-Networks, `unet_CT_single_att_dsv`) in two dimensions
 instead of three: widths 16 to 256, bilinear enlarging without a convolution, the coarsest gating signal and every
@@ -34,7 +34,7 @@ from pixelwise.models._attention_unet_keys import KEYS as KEYS
 from pixelwise.models.unet import DoubleConv, initialise
 from pixelwise.nn.encoder import Encoder, make_encoder
 from pixelwise.nn.heads import dense
-from pixelwise.nn.options import check_choice, check_flags, check_unused, check_weight, check_whole, check_wholes
+from pixelwise.nn.options import check_choice, check_flags, check_unused, check_whole, check_wholes
 from pixelwise.nn.unet_decoder import WIDTHS, SkipBlock, Skips, check_cells, check_widths
 
 PAPER = {"title": "Attention U-Net: Learning Where to Look for the Pancreas", "year": 2018, "arxiv": "1804.03999"}
@@ -135,43 +135,29 @@ class PortStep(nn.Module):
 
 
 class FusedHeads(nn.Module):
-    """Maps, the finest first -> logits [B, K, H, W] on the finest one's grid, made of those of all.
-
-    `logits` of a single one: [B, K, h, w] on its own grid.
-    """
+    """Maps, the finest first -> logits [B, K, H, W] on the finest one's grid, made of those of all."""
 
     def __init__(self, channels: Sequence[int], classes: int) -> None:
         super().__init__()
         self.heads = nn.ModuleList(nn.Conv2d(c, classes, 1) for c in channels)
         self.fuse = nn.Conv2d(len(channels) * classes, classes, 1)
 
-    def forward(self, logits: Sequence[Tensor]) -> Tensor:
-        return self.fuse(torch.cat([_resize(x, logits[0].shape[2:]) for x in logits], 1))
-
-    def logits(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        return [head(x) for head, x in zip(self.heads, maps)]
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        logits = [_resize(head(x), maps[0].shape[2:]) for head, x in zip(self.heads, maps)]
+        return self.fuse(torch.cat(logits, 1))
 
 
 class Answering(nn.Module):
     """What the net with its own contracting path and that over an encoder have in common."""
 
-    def __init__(self, channels: Sequence[int], classes: int, *, deep: bool, aux: float) -> None:
+    def __init__(self, channels: Sequence[int], classes: int, *, deep: bool) -> None:
         super().__init__()
         self.head = FusedHeads(channels, classes) if deep else nn.Conv2d(channels[0], classes, 1)
-        self.aux = aux
 
     def answer(self, images: Tensor, frames: tuple[Frame, ...] | None, maps: Sequence[Tensor]) -> Dense:
         """images, the expanding path's maps, the finest first -> the output."""
-        height, width = images.shape[2:]
-        if not isinstance(self.head, FusedHeads):
-            return dense(images, frames, self.head(maps[0])[:, :, :height, :width])
-        logits = self.head.logits(maps)
-        fused = self.head(logits)[:, :, :height, :width]
-        if not (self.training and self.aux):
-            return dense(images, frames, fused)
-        size = maps[0].shape[2:]
-        whole = [_resize(x, size)[:, :, :height, :width] for x in logits]
-        return dense(images, frames, fused, aux=[(f"scale{i}", self.aux, x) for i, x in enumerate(whole)])
+        logits = self.head(maps if isinstance(self.head, FusedHeads) else maps[0])
+        return dense(images, frames, logits[:, :, : images.shape[2], : images.shape[3]])
 
 
 class AttentionUNet(Answering):
@@ -179,9 +165,9 @@ class AttentionUNet(Answering):
 
     min_size = 8
 
-    def __init__(self, *, classes: int, channels: int, width: int, form: str, deep: bool, aux: float) -> None:
+    def __init__(self, *, classes: int, channels: int, width: int, form: str, deep: bool) -> None:
         widths = [width * 2**i for i in range(HALVINGS + 1)]
-        super().__init__(widths[:-1], classes, deep=deep, aux=aux)
+        super().__init__(widths[:-1], classes, deep=deep)
         inputs = [channels, *widths]
         self.path = nn.ModuleList(DoubleConv(c, w, norm="batch", bias=True, pad=1) for c, w in zip(inputs, widths))
         rising = list(pairwise(widths[::-1]))  # of the steps up: channels below, width
@@ -214,8 +200,8 @@ class EncoderAttentionUNet(Answering):
 
     min_size = 32
 
-    def __init__(self, encoder: Encoder, *, classes: int, widths: Sequence[int], deep: bool, aux: float) -> None:
-        super().__init__(widths[::-1], classes, deep=deep, aux=aux)
+    def __init__(self, encoder: Encoder, *, classes: int, widths: Sequence[int], deep: bool) -> None:
+        super().__init__(widths[::-1], classes, deep=deep)
         self.encoder, self.skips = encoder, Skips(encoder)
         check_widths(self.skips, widths)
         below = [self.skips.head, *widths[:-1]]
@@ -245,14 +231,12 @@ WITH_ENCODER: dict[str, Any] = {"pretrained": False, "decoder": WIDTHS}
 
 
 def build(*, classes: int, channels: int = 3, width: int = 16, form: str = "authors", deep: bool = True,
-          aux: float = 0.0, encoder: str = "", pretrained: bool = False,
-          decoder: Sequence[int] = WIDTHS) -> Answering:  # fmt: skip
+          encoder: str = "", pretrained: bool = False, decoder: Sequence[int] = WIDTHS) -> Answering:  # fmt: skip
     """Attention U-Net with numbers.
 
     channels  of the input                width  channels at full size, doubled at each of four halvings
     form      authors or LeeJunHyun: gates and steps up, see above
     deep      heads at every scale, fused; False: one at full size
-    aux       weight of a loss of each of these heads, beside that of the fused answer; 0, the authors': none
     encoder   "": none; else see `pixelwise list encoders`, and of the above width and form do not count
     pretrained  the encoder begins with timm's weights
     decoder   channels of the blocks over an encoder, the coarsest first
@@ -263,9 +247,6 @@ def build(*, classes: int, channels: int = 3, width: int = 16, form: str = "auth
                             "decoder": tuple(decoder) if isinstance(decoder, list) else decoder}  # fmt: skip
     check_whole("Attention U-Net", channels=channels)
     check_flags("Attention U-Net", deep=deep)
-    check_weight("Attention U-Net", aux=aux)
-    if aux and not deep:
-        raise ConfigError(f"Attention U-Net: aux is {aux}, but with deep=false there is one head only: leave it out.")
     if not isinstance(encoder, str):
         raise ConfigError(f"Attention U-Net: encoder is {encoder!r}; it must be a name, see `pixelwise list encoders`.")
     if encoder:
@@ -273,8 +254,8 @@ def build(*, classes: int, channels: int = 3, width: int = 16, form: str = "auth
         widths = check_wholes("Attention U-Net", "decoder", over["decoder"])
         check_flags("Attention U-Net", pretrained=pretrained)
         body = make_encoder(encoder, channels=channels, pretrained=pretrained)
-        return EncoderAttentionUNet(body, classes=classes, widths=widths, deep=deep, aux=aux)
+        return EncoderAttentionUNet(body, classes=classes, widths=widths, deep=deep)
     check_unused("Attention U-Net", over, WITH_ENCODER, "no encoder")
     check_whole("Attention U-Net", width=width)
     check_choice("Attention U-Net", ("authors", "LeeJunHyun"), form=form)
-    return AttentionUNet(classes=classes, channels=channels, deep=deep, aux=aux, **given)
+    return AttentionUNet(classes=classes, channels=channels, deep=deep, **given)
