@@ -210,12 +210,14 @@ def test_published_files_bring_names_and_sizes():
 
 
 @pytest.mark.slow
-def test_mmseg_answers_the_same(mmseg_net, mmseg_logits, stir, waves, assert_agree, tmp_path):
+@pytest.mark.filterwarnings("ignore:When align_corners=True")  # of sides other than 8 n + 1
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_mmseg_answers_the_same(align_corners, mmseg_net, mmseg_logits, stir, waves, assert_agree, tmp_path):
     torch.manual_seed(0)
-    theirs = stir(mmseg_net("pspnet_r50-d8", 19))
+    theirs = stir(mmseg_net("pspnet_r50-d8", 19, heads={"decode_head": {"align_corners": align_corners}}))
     assert parameters(theirs) == 48_975_494
     torch.save({"meta": {}, "state_dict": theirs.state_dict()}, tmp_path / "a.pth")
-    ours, card = from_checkpoint(tmp_path / "a.pth")
+    ours, card = from_checkpoint(tmp_path / "a.pth", align_corners=align_corners)
     assert card.classes.names[0] == "road"
     with torch.no_grad():
         for size in ((64, 96), (65, 91), (33, 47)):

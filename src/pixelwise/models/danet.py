@@ -4,10 +4,11 @@ Two branches read the last map of a dilated ResNet. In one every position gather
 features are; in the other every channel from all channels. Each is weighted by a number learnt from zero and added to
 the branch's map; the sum of both branches is labelled. In training each branch is labelled alone too.
 
-The plain variant is mmsegmentation's r50-d8 (49,846,574 parameters at 19 classes), `r101` its r101-d8. The authors' own
-code differs: no auxiliary head on the third stage (`aux=0`), a plain stem (`encoder="resnet50"`), dilations of 4, 8 and
-16 in the last stage's three blocks, enlarging with aligned corners. As both codes have it, a channel attends to those
-most *unlike* itself: the paper's formula is softmax(A A^T), theirs softmax(max - A A^T), row by row.
+The plain variant is mmsegmentation's r50-d8 (49,846,574 parameters at 19 classes), `r101` its r101-d8; files of its
+769x769 configurations want `align_corners=True`, which no shape tells. The authors' own code differs: no auxiliary head
+on the third stage (`aux=0`), a plain stem (`encoder="resnet50"`), dilations of 4, 8 and 16 in the last stage's three
+blocks, enlarging with aligned corners. As both codes have it, a channel attends to those most *unlike* itself: the
+paper's formula is softmax(A A^T), theirs softmax(max - A A^T), row by row.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pixelwise.core.outputs import Dense, Frame
 from pixelwise.nn.attention import attend, tokens
 from pixelwise.nn.conv import conv_norm
 from pixelwise.nn.encoder import STRIDES, make_encoder
-from pixelwise.nn.encoder_keys import MMSEG, MMSEG_AUX, MMSEG_BACKBONE, mmseg_encoder
+from pixelwise.nn.encoder_keys import MMSEG, MMSEG_AUX, MMSEG_BACKBONE, mmseg_dilated_encoder
 from pixelwise.nn.heads import FCNHead, dense
 from pixelwise.nn.options import check_choice, check_dropout, check_flags, check_weight, check_whole
 
@@ -157,7 +158,7 @@ def build(*, classes: int, channels: int = 3, encoder: str = "resnet50c", pretra
 
 def _mmseg_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     keys, width = tensors["decode_head.pam.key_project.weight"].shape[:2]
-    return {**mmseg_encoder(tensors), "classes": len(tensors["decode_head.conv_seg.weight"]), "width": width,
+    return {**mmseg_dilated_encoder(tensors), "classes": len(tensors["decode_head.conv_seg.weight"]), "width": width,
             "keys": keys}  # fmt: skip
 
 

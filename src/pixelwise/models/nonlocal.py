@@ -5,8 +5,9 @@ The paper's block, embedded Gaussian, y_i = sum_j softmax_j(theta_i phi_j) g_j, 
 behind W begins with zero weights, so that the block begins as the identity.
 
 The paper has no net for semantic segmentation: this is mmsegmentation's r50-d8 (50,023,814 parameters at 19 classes),
-with the auxiliary head of PSPNet; `r101` its r101-d8. It divides theta_i phi_j by the square root of their length, as
-later attention does; the paper does not: `scaled=False`.
+with the auxiliary head of PSPNet; `r101` its r101-d8. Files of its 769x769 configurations want `align_corners=True`,
+which no shape tells. It divides theta_i phi_j by the square root of their length, as later attention does; the paper
+does not: `scaled=False`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pixelwise.core.outputs import Dense, Frame
 from pixelwise.nn.attention import attend, tokens
 from pixelwise.nn.conv import conv_norm
 from pixelwise.nn.encoder import STRIDES, make_encoder
-from pixelwise.nn.encoder_keys import MMSEG, MMSEG_AUX, MMSEG_BACKBONE, mmseg_encoder
+from pixelwise.nn.encoder_keys import MMSEG, MMSEG_AUX, MMSEG_BACKBONE, mmseg_dilated_encoder
 from pixelwise.nn.heads import FCNHead, dense
 from pixelwise.nn.options import check_choice, check_dropout, check_flags, check_weight, check_whole
 
@@ -114,7 +115,7 @@ def build(*, classes: int, channels: int = 3, encoder: str = "resnet50c", pretra
 
 def _mmseg_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     inner, width = tensors["decode_head.nl_block.theta.conv.weight"].shape[:2]
-    return {**mmseg_encoder(tensors), "classes": len(tensors["decode_head.conv_seg.weight"]), "width": width,
+    return {**mmseg_dilated_encoder(tensors), "classes": len(tensors["decode_head.conv_seg.weight"]), "width": width,
             "inner": inner}  # fmt: skip
 
 

@@ -7,7 +7,8 @@ them. An auxiliary head on the third stage has the weight 0.4 in training.
 The paper leaves open what its codes settle, each in its way:
 
     "", r101    mmsegmentation's r50-d8 and r101-d8: a stem of three convolutions 32, 32, 64 wide, the first block of a
-                dilated stage dilated as the stage before, enlarging by half pixels: 48,975,494 parameters at 19 classes
+                dilated stage dilated as the stage before, enlarging by half pixels; 48,975,494 parameters at 19
+                classes. Files of its 769x769 configurations want `align_corners=True`, which no shape tells
     hszhao, hszhao_r101   the authors' own: a stem 64, 64, 128 wide, one dilation in all of a stage, enlarging with
                 aligned corners, made for sides of 8 n + 1 pixels
     meetps      pytorch-semseg's, by which the authors' Caffe weights came to PyTorch: as theirs, with a ResNet-101, but
