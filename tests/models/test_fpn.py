@@ -25,7 +25,7 @@ def parameters(net: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(("variant", "classes", "count"), [
-    ("fpn-smp", 21, 23_157_973), ("fpn-smp", 1, 23_155_393), ("fpn-mmseg_r50", 19, 28_497_907), ("fpn", 19, 28_478_675),
+    ("fpn-smp", 21, 23_157_973), ("fpn-smp", 1, 23_155_393), ("fpn-mmseg-r50", 19, 28_497_907), ("fpn", 19, 28_478_675),
 ])  # fmt: skip
 def test_parameters(variant, classes, count):
     with torch.device("meta"):

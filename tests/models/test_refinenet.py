@@ -16,7 +16,7 @@ from pixelwise.errors import ConfigError, ModelFileError
 from pixelwise.models.refinenet import KEYS, THIN, ChainedPooling, RefineBlock, ResidualConvUnit
 
 FROZEN = json.loads((Path(__file__).parent / "data" / "refinenet_drsleep.json").read_text(encoding="utf-8"))
-DIALECT = KEYS["drsleep"]
+DIALECT = KEYS["DrSleep"]
 
 
 # -- the net ----------------------------------------------------------------------------------------------------------

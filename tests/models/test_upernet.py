@@ -33,7 +33,7 @@ def still(*nets: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(("variant", "classes", "count"), [
-    ("upernet-smp", 21, 29_604_821), ("upernet-smp", 1, 29_599_681), ("upernet-mmseg_r50", 19, 66_415_238),
+    ("upernet-smp", 21, 29_604_821), ("upernet-smp", 1, 29_599_681), ("upernet-mmseg-r50", 19, 66_415_238),
     ("upernet-transformers", 150, 60_242_636),
 ])  # fmt: skip
 def test_parameters(variant, classes, count):

@@ -22,7 +22,7 @@ papers, and have variants of their own, so that their files load:
   join, rates 12, 24, 36 even at stride 16, dilation from a stage's first block on, aligned corners.
 - `v3-mmseg`, `v3plus-mmseg`: 512 wide, a 3x3 joins the branches, a stem of three convolutions, an auxiliary head, no
   multi-grid, dropout of whole maps before the last convolution.
-- `v3-vainf`, `v3plus-vainf`: no separable convolutions, one 3x3 behind the join, no multi-grid. Its files do not tell
+- `v3-VainF`, `v3plus-VainF`: no separable convolutions, one 3x3 behind the join, no multi-grid. Its files do not tell
   their output stride: 16 is taken, as it trains by default; for others give output_stride=8.
 - `v2-kazuto1011`: v2 without aligned corners.
 - `v1-wangleihitcs`: v1 whose poolings round down.
@@ -77,13 +77,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "v3-torchvision-mobilenet": {"version": "v3", "aux": 0.5, **PORTS["torchvision"], **MOBILENET},
     "v3-smp": {"version": "v3", "output_stride": 8, **PORTS["smp"]},
     "v3-mmseg": {"version": "v3", **PORTS["mmseg"]},
-    "v3-vainf": {"version": "v3", "smooth": 1, "multi_grid": ()},
+    "v3-VainF": {"version": "v3", "smooth": 1, "multi_grid": ()},
     "v3plus": {},
     "v3plus-r101": {"encoder": "resnet101"},
     "v3plus-xception65": {"encoder": "xception65"},
     "v3plus-smp": {**PORTS["smp"], "convolution": "bare", "refine": 1},
     "v3plus-mmseg": PORTS["mmseg"],
-    "v3plus-vainf": {"convolution": "plain", "refine": 1},
+    "v3plus-VainF": {"convolution": "plain", "refine": 1},
     "small": {"encoder": "resnet18", "width": 64, "skip": 24},
 }
 THIN = {"encoder": "test_resnet", "width": 16, "skip": 8}  # for the tests of what every net promises

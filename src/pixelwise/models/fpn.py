@@ -6,7 +6,7 @@ level to a quarter of the image's size by stages of 3x3 convolution, norm, ReLU 
 them up and labels the pixels. `panoptic_fpn` has the same branch beside its boxes.
 
 The plain variant is the paper's, with a ResNet-50; `r101` its larger encoder. Two ports, whose files load:
-`mmseg_r50` has batch norms in the branch, dropout and a stem of three convolutions (ResNet-V1c); `smp` leaves the
+`mmseg-r50` has batch norms in the branch, dropout and a stem of three convolutions (ResNet-V1c); `smp` leaves the
 smoothing convolutions out, enlarges with aligned corners and has dropout.
 """
 
@@ -37,7 +37,7 @@ GROUPS = 32  # of a group norm, as in the paper
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "r101": {"encoder": "resnet101"},
-    "mmseg_r50": {"encoder": "resnet50c", "norm": "batch", "dropout": 0.1},
+    "mmseg-r50": {"encoder": "resnet50c", "norm": "batch", "dropout": 0.1},
     "smp": {"encoder": "resnet34", "smooth": False, "align_corners": True, "dropout": 0.2},
 }
 THIN = {"encoder": "resnet10t", "width": 16, "branch": 8}  # for the tests of what every net promises
@@ -140,7 +140,7 @@ def _smp_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _mmseg_options(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     told, predictor = mmseg_encoder(tensors), tensors["decode_head.conv_seg.weight"]
-    return {**VARIANTS["mmseg_r50"], "encoder": told["encoder"], "channels": told["channels"],
+    return {**VARIANTS["mmseg-r50"], "encoder": told["encoder"], "channels": told["channels"],
             "classes": predictor.shape[0], "branch": predictor.shape[1],
             "width": len(tensors["neck.lateral_convs.0.conv.weight"])}  # fmt: skip
 

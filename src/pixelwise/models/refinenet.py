@@ -180,7 +180,7 @@ def _stage(number: int) -> tuple[Rule, ...]:
 
 
 KEYS = {
-    "drsleep": Dialect(
+    "DrSleep": Dialect(
         signs=(r"^layer4\.", r"^p_ims1d2_outl4_dimred\.", r"^mflow_conv_g4_b\.", r"^clf_conv\."),
         rules=(
             *prefixed("", "encoder.body.", RESNET),

@@ -8,7 +8,7 @@ UPerNet for everybody else.
 
 The plain variant is the paper's with a ResNet-50, 512 channels wide as the authors' code. Ports, whose files load:
 
-    mmseg_r50, mmseg_r101  a stem of three convolutions (ResNet-V1c), dropout, an auxiliary head on the third stage
+    mmseg-r50, mmseg-r101  a stem of three convolutions (ResNet-V1c), dropout, an auxiliary head on the third stage
     smp                    256 wide, a layer norm on each map of the encoder, logits enlarged with aligned corners
     transformers           a ConvNeXt-T whose maps pass layer norms, the auxiliary head 256 wide
 """
@@ -38,8 +38,8 @@ PAPER = {"title": "Unified Perceptual Parsing for Scene Understanding", "year": 
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
-    "mmseg_r50": {"encoder": "resnet50c", "aux": 0.4, "dropout": 0.1},
-    "mmseg_r101": {"encoder": "resnet101c", "aux": 0.4, "dropout": 0.1},
+    "mmseg-r50": {"encoder": "resnet50c", "aux": 0.4, "dropout": 0.1},
+    "mmseg-r101": {"encoder": "resnet101c", "aux": 0.4, "dropout": 0.1},
     "smp": {"encoder": "resnet34", "width": 256, "norm_maps": True, "align_corners": True},
     "transformers": {"encoder": "convnext_tiny", "aux": 0.4, "norm_maps": True},
 }
