@@ -184,7 +184,7 @@ class UNet(Body):
         logits = F.pixel_shuffle(x, self.fold) if self.fold > 1 else x
         if logits.shape[-2:] != images.shape[-2:]:
             logits = logits[:, :, :height, :width]  # [B, K, H, W]
-        return Dense(logits, frames or (Frame.whole(height, width),) * len(images))
+        return dense(images, frames, logits)
 
 
 def _valid_margin(depth: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -30,9 +31,12 @@ def dense(images: Tensor, frames: tuple[Frame, ...] | None, logits: Tensor, *,
     """The output of a net that labels pixels.
 
     images  [B, C, H, W] that it saw      frames  as it was given them, None: the images are whole
-    logits  [B, K, h, w] on any grid that covers the images; to full size they come as `align_corners` says
+    logits  [B, K, h, w] on any grid that covers the images; to full size they come as `align_corners` says. A single
+            channel has nobody to compete with: it is the logit of yes or no, as all others train it
     aux     (name, weight, logits) of auxiliary heads, in training
     """
     frames = frames or (Frame.whole(*images.shape[-2:]),) * len(images)
-    outputs = tuple((name, weight, Dense(x, frames, align_corners=align_corners)) for name, weight, x in aux)
-    return Dense(logits, frames, align_corners=align_corners, aux=outputs)
+    rule: dict[str, Any] = {"activation": "sigmoid" if logits.shape[1] == 1 else "softmax",
+                            "align_corners": align_corners}  # fmt: skip
+    outputs = tuple((name, weight, Dense(x, frames, **rule)) for name, weight, x in aux)
+    return Dense(logits, frames, aux=outputs, **rule)
