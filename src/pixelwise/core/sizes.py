@@ -40,10 +40,10 @@ class SizeRule:
         """(height, width) of an image -> those of the net's input. The order of the operations is each side's own:
         in the last bit they decide whether a size comes out one pixel shorter."""
         least, most = min(height, width), max(height, width)
-        if self.rounding == "floor" and self.long is None:
-            rest = max(1, int(self.short * most / least))
-            return (self.short, rest) if height <= width else (rest, self.short)
         if self.rounding == "floor":
+            if self.long is None:
+                rest = max(1, int(self.short * most / least))
+                return (self.short, rest) if height <= width else (rest, self.short)
             scale = min(self.short / least, self.long / most)
             return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
         scale = self.short / least

@@ -9,7 +9,7 @@ The paper leaves open what its codes settle, each in its way:
     "", r101    mmsegmentation's r50-d8 and r101-d8: a stem of three convolutions 32, 32, 64 wide, the first block of a
                 dilated stage dilated as the stage before, enlarging by half pixels; 48,975,494 parameters at 19
                 classes. Files of its 769x769 configurations want `align_corners=True`, which no shape tells
-    hszhao, hszhao_r101   the authors' own: a stem 64, 64, 128 wide, one dilation in all of a stage, enlarging with
+    hszhao, hszhao-r101   the authors' own: a stem 64, 64, 128 wide, one dilation in all of a stage, enlarging with
                 aligned corners, made for sides of 8 n + 1 pixels
     meetps      pytorch-semseg's, by which the authors' Caffe weights came to PyTorch: as theirs, with a ResNet-101, but
                 a cell has h // bins rows, and where bins do not divide the map there are more cells
@@ -54,7 +54,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "r101": {"encoder": "resnet101c"},
     "hszhao": {"encoder": "resnet50s", "even_dilation": True, "align_corners": True},
-    "hszhao_r101": {"encoder": "resnet101s", "even_dilation": True, "align_corners": True},
+    "hszhao-r101": {"encoder": "resnet101s", "even_dilation": True, "align_corners": True},
     "meetps": {"encoder": "resnet101s", "even_dilation": True, "align_corners": True, "windows": True},
     "smp": {"encoder": "resnet34", "output_stride": 32, "stages": 2, "aux": 0.0, "width": 512, "join": 1, "head": 3,
             "norm_of_one": False, "dropout": 0.2, "align_corners": True},

@@ -48,4 +48,4 @@ def unpool(x: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
 
     indices  [B, C, h, w] int64 as `pool` stored them      size  of the map that was pooled, 2h - 1 to 2h + 1 by as much
     """
-    return F.max_unpool2d(x, indices, 2, 2, output_size=list(size))
+    return F.max_unpool2d(x, indices, [2, 2], [2, 2], output_size=list(size))
