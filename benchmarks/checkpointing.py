@@ -1,10 +1,12 @@
 """What gradient checkpointing saves and costs: memory and time of a training step with it and without.
 
-    python benchmarks/checkpointing.py [--device cpu] [--repeats 3] [--out benchmarks/results/checkpointing.md]
+    python benchmarks/checkpointing.py [--device cpu] [--times 1] [--repeats 3]
+        [--out benchmarks/results/checkpointing.md]
 
 A step is the forward pass, cross-entropy at full size and the backward pass on images of noise. Memory is the most that
-its tensors take at once beside weights and gradients, counted tensor by tensor (`pixelwise.training.memory.Peak`); on
-CUDA also what PyTorch's allocator held at most. The steps with and without are timed in turn; the table has medians.
+its tensors take at once beside weights and gradients, counted tensor by tensor (`pixelwise.training.memory.Peak`) on the
+meta device, so exact for tensors and blind for what a kernel takes for itself; on CUDA also what PyTorch's allocator
+held at most. The steps with and without are timed in turn; the table has medians. --times has so many times the images.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from pixelwise.nn.checkpointing import checkpoint_blocks
 from pixelwise.training.memory import step_bytes
 
 CLASSES = 12
-NETS = (("fc_densenet-103", 224, 2), ("unet", 256, 2), ("pspnet", 256, 2))  # name, side of the images, images
+NETS = (("fc_densenet-103", 224, 1), ("unet", 256, 1), ("pspnet", 192, 2))  # name, side of the images, images
 
 
 def loss_of(net: nn.Module, images: Tensor, truth: Tensor) -> Tensor:
@@ -54,6 +56,13 @@ def allocated(net: nn.Module, images: Tensor, truth: Tensor) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
+def counted(net: nn.Module, images: Tensor, truth: Tensor) -> int:
+    """Bytes of a step's tensors at most, without computing it."""
+    trial = copy.deepcopy(net).to("meta")
+    seen, wanted = images.to("meta"), truth.to("meta")
+    return step_bytes(trial, lambda net: loss_of(net, seen, wanted), torch.device("meta"))
+
+
 def measure(name: str, size: int, batch: int, device: torch.device, repeats: int) -> list[dict[str, Any]]:
     """Two rows: without, with."""
     torch.manual_seed(0)
@@ -67,7 +76,7 @@ def measure(name: str, size: int, batch: int, device: torch.device, repeats: int
     for i, net in enumerate((plain, saving)):
         held = allocated(net, images, truth) if device.type == "cuda" else None
         net.zero_grad(set_to_none=True)
-        taken = step_bytes(net, lambda trial: loss_of(trial, images, truth), device)
+        taken = counted(net, images, truth)
         rows.append({"net": name, "images": f"{batch} x {size} x {size}", "blocks": blocks if i else 0, "bytes": taken,
                      "held": held, "seconds": float(np.median(times[:, i]))})  # fmt: skip
     rows[1]["saved"] = 1 - rows[1]["bytes"] / rows[0]["bytes"]
@@ -97,12 +106,13 @@ once beside weights and gradients) and time (medians of {repeats}, in turn). The
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, help="file for the result")
     asked = parser.parse_args()
     device, rows = torch.device(asked.device), []
     for name, size, batch in NETS:
-        rows += measure(name, size, batch, device, asked.repeats)
+        rows += measure(name, size, asked.times * batch, device, asked.repeats)
         text = page(rows, device, asked.repeats)
         if asked.out is not None:
             asked.out.write_text(text, encoding="utf-8")
