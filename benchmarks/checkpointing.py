@@ -4,9 +4,10 @@
         [--out benchmarks/results/checkpointing.md]
 
 A step is the forward pass, cross-entropy at full size and the backward pass on images of noise. Memory is the most that
-its tensors take at once beside weights and gradients, counted tensor by tensor (`pixelwise.training.memory.Peak`) on the
-meta device, so exact for tensors and blind for what a kernel takes for itself; on CUDA also what PyTorch's allocator
-held at most. The steps with and without are timed in turn; the table has medians. --times has so many times the images.
+its tensors take at once beside weights and gradients, counted tensor by tensor (`pixelwise.training.memory.Peak`) on
+the meta device, so exact for tensors and blind for what a kernel takes for itself; on CUDA also what PyTorch's
+allocator held at most. The steps with and without are timed in turn; the table has medians. --times has so many times
+the images.
 """
 
 from __future__ import annotations
