@@ -177,6 +177,6 @@ def test_preprocessing_with_and_without_a_size_rule_round_trips():
     assert "size" not in plain  # as older versions wrote it, and as they can read it
     assert Preprocessing.from_dict(plain) == Preprocessing()
     with pytest.raises(ModelFileError, match="size rule"):
-        Preprocessing.from_dict({**plain, "size": {"short": 3}})
+        Preprocessing.from_dict({**plain, "size": {"long": 3}})
     with pytest.raises(ModelFileError, match="cannot be made"):
         Preprocessing.from_dict({**plain, "size": 5})
