@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -45,8 +45,7 @@ def _grid(*columns: str, title: str) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for i, column in enumerate(columns):
         last = i == len(columns) - 1
-        justify: Any = "right" if column in ("parameters", "GFLOPs") else "left"
-        grid.add_column(column, justify=justify, no_wrap=not last, overflow="fold", style="bold" if i == 0 else "")
+        grid.add_column(column, no_wrap=not last, overflow="fold", style="bold" if i == 0 else "")
     return grid
 
 
@@ -70,18 +69,24 @@ def costs(architecture: str) -> dict[str, Cost]:
     return found
 
 
-def models() -> Table:
-    """An architecture's paper and the files it reads, then a row for each variant with its options."""
-    title = f"models: train --model NAME, counted with {COUNTED_AT} classes; a multiply-add is one FLOP"
-    grid = _grid("name", "year", "parameters", "GFLOPs", "paper, and whose files load", title=title)
+def models() -> Group:
+    """For each architecture its paper and whose files it reads, then a line for each variant with its options."""
+    width = max(len(name) for architecture, _ in architectures() for name in costs(architecture))
+    parts = [
+        Text("models: train --model NAME", "bold"),
+        Text(f"parameters and GFLOPs with {COUNTED_AT} classes, at 512 x 512; a multiply-add is one FLOP", "dim"),
+    ]
     for architecture, module in architectures():
+        paper, dialects = module.PAPER, sorted(getattr(module, "KEYS", {}))
+        about = f"  {paper['year']}  {paper['title']} ({_where(paper)})"
+        parts.append(Text.assemble("\n", (architecture, "bold"), about))
+        if dialects:
+            parts.append(Text(f"reads files of {', '.join(dialects)}", "green"))
         for name, counted in costs(architecture).items():
-            options = module.VARIANTS[registry.split_variant(name)[1]]
-            first = name == architecture
-            what = _paper(module) if first else Text(_options(options), "dim", no_wrap=True, overflow="ellipsis")
-            year = str(module.PAPER["year"]) if first else ""
-            grid.add_row(name, year, f"{counted.parameters:,}", _giga(counted), what)
-    return grid
+            told = _options(module.VARIANTS[registry.split_variant(name)[1]])
+            line = f"{name:<{width}}  {counted.parameters:>11,}  {_giga(counted):>7}  "
+            parts.append(Text.assemble(line, (told, "dim"), no_wrap=True, overflow="ellipsis"))
+    return Group(*parts)
 
 
 def _giga(counted: Cost) -> str:
@@ -91,12 +96,6 @@ def _giga(counted: Cost) -> str:
 
 def _options(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in options.items())
-
-
-def _paper(module: Any) -> Text:
-    text = Text.assemble(module.PAPER["title"], f" ({_where(module.PAPER)})")
-    dialects = getattr(module, "KEYS", {})
-    return text.append(f" Loads: {', '.join(sorted(dialects))}.", "green") if dialects else text
 
 
 def _where(paper: Mapping[str, Any]) -> str:
