@@ -11,6 +11,7 @@ The plain variant takes the softmax over the places j, as attention over positio
 1809.02983). `smp` is segmentation_models.pytorch's net, whose files load: its softmax goes over all pairs (i, j) of an
 image at once, and it reads the result, places by channels, as channels by places without turning it. All else is the
 same in both, and smp's: the convolutions around the attention, the squeeze to a sixteenth, the widths, the ResNet-34.
+The paper was not at hand when this was written: its blocks are described here after smp's code, not after its text.
 """
 
 from __future__ import annotations
