@@ -1,6 +1,6 @@
 """Time and memory of nets beside the same nets of torchvision, segmentation_models.pytorch and mmsegmentation.
 
-    python benchmarks/nets.py [--only smp] [--size 512] [--repeats 7] [--out benchmarks/results/nets.md]
+    python benchmarks/nets.py [--only smp] [--size 512] [--repeats 7] [--cpu-time] [--out benchmarks/results/nets.md]
     PYTHONPATH=FOLDER_OF_MMSEG python benchmarks/nets.py       mmsegmentation's nets too, where it can be imported
 
 Each reference is built by its own package with random weights, saved, and read by `pixelwise.from_checkpoint`: so both
@@ -178,7 +178,7 @@ def step_memory(net: nn.Module, logits: Callable[[nn.Module, Tensor], list[Tenso
 
 
 @torch.no_grad()
-def compare(reference: Reference, size: int, repeats: int) -> dict[str, Any]:
+def compare(reference: Reference, size: int, repeats: int, clock: Callable[[], float]) -> dict[str, Any]:
     theirs, ours, name = converted(reference)
     images = torch.randn(1, 3, size, size)
     runs: list[Callable[[], Tensor]] = [
@@ -189,7 +189,7 @@ def compare(reference: Reference, size: int, repeats: int) -> dict[str, Any]:
     spread = float(a.max() - a.min())
     if a.shape != b.shape or float((a - b).abs().max()) > 1e-4 * spread:
         sys.exit(f"{reference.name}: the two nets do not answer the same.")
-    times = np.array([[seconds(run) for run in runs] for _ in range(repeats)])
+    times = np.array([[seconds(run, clock) for run in runs] for _ in range(repeats)])
     with torch.enable_grad():
         memory = [step_memory(theirs, reference.logits, size), step_memory(ours, ours_logits, size)]
     return {"reference": reference.name, "model": name, "theirs": np.median(times[:, 0]),
@@ -197,17 +197,18 @@ def compare(reference: Reference, size: int, repeats: int) -> dict[str, Any]:
             "memory": memory, "memory_ratio": memory[1] / memory[0]}  # fmt: skip
 
 
-def seconds(run: Callable[[], Tensor]) -> float:
-    start = time.perf_counter()
+def seconds(run: Callable[[], Tensor], clock: Callable[[], float]) -> float:
+    start = clock()
     run()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def page(rows: list[dict[str, Any]], size: int, repeats: int) -> str:
+def page(rows: list[dict[str, Any]], asked: argparse.Namespace) -> str:
+    kind = "CPU seconds" if asked.cpu_time else "seconds"
     lines = [f"""# Nets beside their references
 
-`python benchmarks/nets.py`: one image of {size} x {size} on the CPU in evaluation mode, medians of {repeats} rounds
-in turn; memory of a training step of two such images, counted by tensors. Ratios are ours / theirs.
+`python benchmarks/nets.py`: one image of {asked.size} x {asked.size} on the CPU in evaluation mode, {kind},
+medians of {asked.repeats} rounds in turn; memory of a training step of two such images, counted by tensors. Ratios are ours / theirs.
 
 | reference | model | theirs, s | ours, s | ratio | theirs, MiB | ours, MiB | ratio |
 |---|---|---:|---:|---:|---:|---:|---:|"""]  # fmt: skip
@@ -225,6 +226,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="references whose names contain this")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds: on a machine that others use too")
     parser.add_argument("--out", type=Path, help="file for the result")
     asked = parser.parse_args()
     rows = []
@@ -232,11 +234,12 @@ def main() -> None:
     for reference in [*torchvision_nets(), *smp_nets(), *mmseg_nets()]:
         if asked.only.lower() not in reference.name.lower():
             continue
-        rows.append(compare(reference, asked.size, asked.repeats))
-        print(page(rows[-1:], asked.size, asked.repeats).splitlines()[7], flush=True)
+        clock = time.process_time if asked.cpu_time else time.perf_counter
+        rows.append(compare(reference, asked.size, asked.repeats, clock))
+        print(page(rows[-1:], asked).splitlines()[-3], flush=True)
         gc.collect()
         if asked.out is not None:
-            asked.out.write_text(page(rows, asked.size, asked.repeats), encoding="utf-8")
+            asked.out.write_text(page(rows, asked), encoding="utf-8")
     if not rows:
         parser.error(f"no reference is called '{asked.only}'")
 
