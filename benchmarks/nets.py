@@ -208,7 +208,8 @@ def page(rows: list[dict[str, Any]], asked: argparse.Namespace) -> str:
     lines = [f"""# Nets beside their references
 
 `python benchmarks/nets.py`: one image of {asked.size} x {asked.size} on the CPU in evaluation mode, {kind},
-medians of {asked.repeats} rounds in turn; memory of a training step of two such images, counted by tensors. Ratios are ours / theirs.
+medians of {asked.repeats} rounds in turn; memory of a training step of two such images, counted by tensors. Ratios are
+ours / theirs.
 
 | reference | model | theirs, s | ours, s | ratio | theirs, MiB | ours, MiB | ratio |
 |---|---|---:|---:|---:|---:|---:|---:|"""]  # fmt: skip
