@@ -38,7 +38,6 @@ VARIANTS = [f"{a}-{v}" if v else a for a in ARCHITECTURES for v in load("models"
 CLASSES = Classes(names=["ground", "disc", "square"], things=["disc", "square"])
 # nets whose auxiliary maps the answer is made of, so that without a loss of their own they are built all the same
 HEADS_OF_THE_ANSWER = ("attention_unet", "hrnet")
-FEW = ("unet", "pspnet", "segnet", "stardist")  # on which that is tried by default which takes long; on all: slow
 
 
 @pytest.fixture(params=VARIANTS)
@@ -46,9 +45,10 @@ def variant(request):
     return request.param
 
 
-few_by_default = pytest.mark.parametrize(
-    "name", [a if a in FEW else pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES]
-)
+def by_default(*few: str) -> Any:
+    """Every architecture, all but these marked slow."""
+    names = [a if a in few else pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES]
+    return pytest.mark.parametrize("name", names)
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -302,7 +302,7 @@ def test_saved_and_loaded_it_answers_the_same(name, tmp_path):
 
 
 @torch.no_grad()
-@few_by_default
+@by_default("unet", "pspnet", "segnet", "stardist")
 def test_exported_it_answers_the_same(name):
     reason = getattr(load("models", name), "NOT_EXPORTED", "")
     if reason:
@@ -345,7 +345,7 @@ def test_compiled_it_answers_the_same(name):
 STREET = Classes(names=["ground", "building", "green", "sky", "thing"], things=["thing"])
 KINDS = {Label.ROAD: 0, Label.SIDEWALK: 0, Label.EGO_VEHICLE: 0, Label.VEGETATION: 2, Label.SKY: 3}
 # where two channels are too thin to learn anything: (options over those of THIN)
-WIDER: dict[str, dict[str, Any]] = {"segnet": {"width": 8}}
+WIDER: dict[str, dict[str, Any]] = {"unet": {"width": 12}, "unetplusplus": {"width": 12}, "segnet": {"width": 8}}
 STEPS, LEAST = 120, 0.5  # of descent on the four; mean IoU to be reached. The most frequent class alone has 0.1
 
 
@@ -395,7 +395,7 @@ def fit(name: str) -> tuple[list[float], float]:
     return history, float((both / (counts.sum(0) + counts.sum(1) - both)).nanmean())
 
 
-@few_by_default
+@by_default("attention_unet", "pspnet")
 def test_four_streets_are_learnt_by_heart(name):
     """A thin net fits four drawn streets in few steps, so truth, loss, gradient and answer mean the same; of nets that
     find objects, whose answers need more steps, the loss shows it."""
