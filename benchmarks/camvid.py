@@ -59,8 +59,11 @@ def table() -> None:
     """results/camvid.md from all results at hand."""
     rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("camvid-*.json"))]
     lines = ["# CamVid, 367 training images alone, 233 test images at 480 x 360, pooled IoU, void left out", ""]
-    lines += ["The full U-Net and FC-DenseNet103 on a GPU: not measured. The runs of 8 minutes had about half of a core,",
-              "which other work shared: their steps say how much of it each got, so they are no ranking of nets.", ""]  # fmt: skip
+    lines += [
+        "The full U-Net and FC-DenseNet103 on a GPU: not measured. The runs of 8 minutes had about half of a core, which",
+        "other work shared: their steps say how much of it each got, so they are no ranking of nets.",
+        "",
+    ]
     heads = ["run", "minutes", "steps", "mIoU", "mirrored", "accuracy", "parameters", "GFLOPs", "s per image"]
     heads += ["machine", "date", "command"]
     lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
