@@ -60,7 +60,7 @@ def table() -> None:
     rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("camvid-*.json"))]
     lines = ["# CamVid, 367 training images alone, 233 test images at 480 x 360, pooled IoU, void left out", ""]
     lines += [
-        "The full U-Net and FC-DenseNet103 on a GPU: not measured. The runs of 8 minutes had about half of a core, which",
+        "The full U-Net and FC-DenseNet103 on a GPU: not measured. The runs of 8 minutes had about half a core, which",
         "other work shared: their steps say how much of it each got, so they are no ranking of nets.",
         "",
     ]
