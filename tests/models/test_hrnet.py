@@ -16,7 +16,7 @@ from pixelwise.core.outputs import heads
 from pixelwise.core.registry import create_model
 from pixelwise.errors import ConfigError, ModelFileError
 from pixelwise.models import hrnet
-from pixelwise.models.hrnet import THIN, attend, gather_regions
+from pixelwise.models.hrnet import THIN, gather_regions
 
 TOLD = json.loads((Path(__file__).parent / "data" / "hrnet.json").read_text(encoding="utf-8"))
 FILES = list(TOLD["files"])
@@ -103,18 +103,6 @@ def test_regions_are_sums_weighted_by_the_softmax_over_pixels():
             total = sum(map(sum, exps))
             expected = sum(exps[y][x] / total * pixels[b, :, y, x] for y in range(3) for x in range(4))
             torch.testing.assert_close(found[b, :, k], expected)
-
-
-def test_pixels_take_from_regions_by_the_softmax_over_regions():
-    queries = torch.randn(2, 5, 3, 4, dtype=torch.float64)
-    keys, values = torch.randn(2, 2, 5, 6, dtype=torch.float64)
-    found = attend(queries, keys, values)
-    assert found.shape == queries.shape
-    for b, y, x in torch.cartesian_prod(torch.arange(2), torch.arange(3), torch.arange(4)).tolist():
-        likeness = [sum(float(queries[b, d, y, x] * keys[b, d, k]) for d in range(5)) / math.sqrt(5) for k in range(6)]
-        exps = [math.exp(v) for v in likeness]
-        expected = sum(e / sum(exps) * values[b, :, k] for k, e in enumerate(exps))
-        torch.testing.assert_close(found[b, :, y, x], expected)
 
 
 # -- other people's files ---------------------------------------------------------------------------------------------

@@ -28,7 +28,10 @@ def told_classes(found: Any, outputs: int, published: Classes | None, where: str
     if not names:
         return None
     if len(names) != outputs:
-        binary = " It labels by a threshold, which Pixelwise's nets do not." if (outputs, len(names)) == (1, 2) else ""
+        binary = ""
+        if (outputs, len(names)) == (1, 2):
+            binary = (f" It says yes to one class above a threshold, which is 0.5 here and 0.3 by default there: give "
+                      f"that class alone, {names[1]}.")  # fmt: skip
         raise ModelFileError(f"{where}: its meta names {len(names)} classes ({_some(names)}), but its net tells "
                              f"{outputs} apart.{binary} {GIVE}")  # fmt: skip
     colours = _colours(values, where)

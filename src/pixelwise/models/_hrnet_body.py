@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pixelwise.errors import ConfigError
 from pixelwise.nn.conv import conv_norm
+from pixelwise.nn.upsample import enlarge
 
 STRIDE = 32  # of the coarsest branch
 
@@ -96,14 +97,7 @@ class Exchange(nn.Module):
             return x
         if self.by_factor:
             x = enlarge(x, (x.shape[2] << (j - i), x.shape[3] << (j - i)), self.align_corners)
-        return enlarge(x, (maps[i].shape[2], maps[i].shape[3]), self.align_corners)
-
-
-def enlarge(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """[B, C, h, w] -> [B, C, *size], bilinear."""
-    if tuple(x.shape[2:]) == size:
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+        return enlarge(x, maps[i].shape[2:], self.align_corners)
 
 
 class HighResolutionNet(nn.Module):

@@ -28,14 +28,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelwise.core.outputs import Dense, Frame
-from pixelwise.errors import ConfigError
 from pixelwise.kernels.mirror import mirror
 from pixelwise.models._attention_unet_keys import KEYS as KEYS
 from pixelwise.models.unet import DoubleConv, initialise
+from pixelwise.nn.conv import conv_norm
 from pixelwise.nn.encoder import Encoder, make_encoder
 from pixelwise.nn.heads import dense
-from pixelwise.nn.options import check_choice, check_flags, check_unused, check_whole, check_wholes
+from pixelwise.nn.options import check_choice, check_encoder_name, check_flags, check_unused, check_whole, check_wholes
 from pixelwise.nn.unet_decoder import WIDTHS, SkipBlock, Skips, check_cells, check_widths
+from pixelwise.nn.upsample import enlarge
 
 PAPER = {"title": "Attention U-Net: Learning Where to Look for the Pancreas", "year": 2018, "arxiv": "1804.03999"}
 
@@ -47,10 +48,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 THIN = {"width": 4}  # for the tests of what every net promises
 HALVINGS = 4
 OPEN = 3.0  # b_psi at first: 95 % of a skip passes
-
-
-def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    return x if x.shape[2:] == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear")
 
 
 class AttentionGate(nn.Module):
@@ -73,12 +70,12 @@ class AttentionGate(nn.Module):
         initialise_gate(self)
 
     def forward(self, x: Tensor, g: Tensor) -> Tensor:
-        return x * _resize(self.alpha(x, g), x.shape[2:])
+        return x * enlarge(self.alpha(x, g), x.shape[2:])
 
     def alpha(self, x: Tensor, g: Tensor) -> Tensor:
         """[B, 1, H / step, W / step] in 0..1."""
         seen = self.theta(x)
-        return self.psi(F.relu(seen + _resize(self.phi(g), seen.shape[2:]))).sigmoid()
+        return self.psi(F.relu(seen + enlarge(self.phi(g), seen.shape[2:]))).sigmoid()
 
 
 def initialise_gate(module: nn.Module) -> None:
@@ -117,7 +114,7 @@ class Step(nn.Module):
     def forward(self, x: Tensor, skip: Tensor, g: Tensor) -> Tensor:
         if self.skip is not None:
             skip = self.skip(skip, g)
-        return self.conv(torch.cat([skip, _resize(x, skip.shape[2:])], 1))
+        return self.conv(torch.cat([skip, enlarge(x, skip.shape[2:])], 1))
 
 
 class PortStep(nn.Module):
@@ -125,7 +122,7 @@ class PortStep(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.up = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.up = conv_norm(channels, width, 3, bias=True)
         self.gate = AttentionGate(width, width, max(1, width // 2), step=1, norms=True)
         self.conv = DoubleConv(2 * width, width, norm="batch", bias=True, pad=1)
 
@@ -143,7 +140,7 @@ class FusedHeads(nn.Module):
         self.fuse = nn.Conv2d(len(channels) * classes, classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        logits = [_resize(head(x), maps[0].shape[2:]) for head, x in zip(self.heads, maps)]
+        logits = [enlarge(head(x), maps[0].shape[2:]) for head, x in zip(self.heads, maps)]
         return self.fuse(torch.cat(logits, 1))
 
 
@@ -247,8 +244,7 @@ def build(*, classes: int, channels: int = 3, width: int = 16, form: str = "auth
                             "decoder": tuple(decoder) if isinstance(decoder, list) else decoder}  # fmt: skip
     check_whole("Attention U-Net", channels=channels)
     check_flags("Attention U-Net", deep=deep)
-    if not isinstance(encoder, str):
-        raise ConfigError(f"Attention U-Net: encoder is {encoder!r}; it must be a name, see `pixelwise list encoders`.")
+    check_encoder_name("Attention U-Net", encoder)
     if encoder:
         check_unused("Attention U-Net", given, PLAIN, f"encoder={encoder}")
         widths = check_wholes("Attention U-Net", "decoder", over["decoder"])

@@ -18,7 +18,6 @@ from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
 
 from pixelwise.core.keys import Dialect
@@ -30,6 +29,7 @@ from pixelwise.nn.options import check_choice, check_dropout, check_flags, check
 from pixelwise.nn.pyramid import coarse
 from pixelwise.nn.smp_keys import SMP_ENCODER, smp_encoder
 from pixelwise.nn.unet_decoder import check_cells
+from pixelwise.nn.upsample import enlarge
 
 PAPER = {"title": "Panoptic Feature Pyramid Networks", "year": 2019, "arxiv": "1901.02446"}
 GROUPS = 32  # of a group norm, as in the paper
@@ -72,9 +72,8 @@ class SemanticBranch(nn.Module):
         total: Tensor | None = None
         for stages, features in zip(self.stages, pyramid.values()):
             x = stages(features)
-            if total is not None and x.shape[-2:] != total.shape[-2:]:  # twice the half of an odd size
-                x = F.interpolate(x, total.shape[-2:], mode="bilinear", align_corners=self.align_corners)
-            total = x if total is None else total + x
+            # twice the half of an odd size is one too many
+            total = x if total is None else total + enlarge(x, total.shape[2:], self.align_corners)
         return self.predictor(self.drop(total))
 
 

@@ -30,12 +30,14 @@ from torch import Tensor, nn
 
 from pixelwise.core.outputs import Dense, Frame
 from pixelwise.errors import ConfigError
-from pixelwise.models._hrnet_body import HighResolutionNet, enlarge
+from pixelwise.models._hrnet_body import HighResolutionNet
 from pixelwise.models._hrnet_keys import KEYS as KEYS
+from pixelwise.nn.attention import attend, tokens
 from pixelwise.nn.conv import check_pooled, conv_norm
 from pixelwise.nn.encoder import make_encoder
 from pixelwise.nn.heads import dense
 from pixelwise.nn.options import check_dropout, check_flags, check_weight, check_whole, check_wholes
+from pixelwise.nn.upsample import enlarge
 
 PAPER = {
     "title": "High-Resolution Representations for Labeling Pixels and Regions",
@@ -75,15 +77,6 @@ def gather_regions(pixels: Tensor, scores: Tensor) -> Tensor:
     return pixels.flatten(2) @ shares.transpose(1, 2)
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """What each pixel takes from the regions: sum_k w_ik v_k, with w_i the softmax of q_i . k_k / sqrt(D) over regions.
-
-    queries [B, D, h, w], keys and values [B, D, K] -> [B, D, h, w]
-    """
-    likeness = (keys.transpose(1, 2) * keys.shape[1] ** -0.5) @ queries.flatten(2)  # [B, K, h w]
-    return (values @ likeness.softmax(1)).view_as(queries)
-
-
 class OCR(nn.Module):
     """Object-contextual representations: joined maps [B, C, h, w] and soft regions [B, K, h, w] -> [B, width, h, w].
 
@@ -94,7 +87,7 @@ class OCR(nn.Module):
     def __init__(self, channels: int, width: int, bias: bool) -> None:
         super().__init__()
         half = width // 2
-        self.pixels = _conv_norm(channels, width, 3, bias)
+        self.pixels = conv_norm(channels, width, 3, bias=bias)
         self.phi = nn.Sequential(conv_norm(width, half), conv_norm(half, half))
         self.psi = nn.Sequential(conv_norm(width, half), conv_norm(half, half))
         self.delta, self.rho = conv_norm(width, half), conv_norm(half, width)
@@ -105,9 +98,9 @@ class OCR(nn.Module):
         regions = gather_regions(x, scores)[..., None]  # [B, D, K, 1]
         if scores.shape[1] == 1:
             check_pooled(regions, self)
-        keys, values = self.psi(regions).squeeze(3), self.delta(regions).squeeze(3)
-        context = self.rho(attend(self.phi(x), keys, values))
-        return self.g(torch.cat([context, x], 1))
+        queries, keys, values = self.phi(x), self.psi(regions), self.delta(regions)
+        found = attend(tokens(queries), tokens(keys), tokens(values), queries.shape[1] ** -0.5)  # [B, h w, D]
+        return self.g(torch.cat([self.rho(found.mT.view_as(queries)), x], 1))
 
 
 class HRNet(nn.Module):
@@ -121,7 +114,7 @@ class HRNet(nn.Module):
         self.body = HighResolutionNet(align_corners=align_corners, **body)
         self.aux, self.align_corners = aux, align_corners
         joined = sum(self.body.channels)
-        self.mix = _conv_norm(joined, joined, 1, bias)
+        self.mix = conv_norm(joined, joined, bias=bias)
         self.scores = nn.Conv2d(joined, classes, 1)  # with OCR they are the soft regions, else the answer
         self.ocr = OCR(joined, ocr, bias) if ocr else None
         self.classifier = nn.Conv2d(ocr, classes, 1) if ocr else nn.Identity()
@@ -132,8 +125,7 @@ class HRNet(nn.Module):
 
     def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
         maps = self.body(images)
-        size = (maps[0].shape[2], maps[0].shape[3])
-        x = torch.cat([enlarge(m, size, self.align_corners) for m in maps], 1)  # [B, 15 width, h, w]
+        x = torch.cat([enlarge(m, maps[0].shape[2:], self.align_corners) for m in maps], 1)  # [B, 15 width, h, w]
         mixed = self.mix(x)
         if self.ocr is None:
             return dense(images, frames, self.scores(self.drop(mixed)), align_corners=self.align_corners)
@@ -141,11 +133,6 @@ class HRNet(nn.Module):
         logits = self.classifier(self.drop(self.ocr(x, regions)))
         aux = [("aux", self.aux, regions)] if self.training and self.aux else []
         return dense(images, frames, logits, aux=aux, align_corners=self.align_corners)
-
-
-def _conv_norm(channels: int, width: int, kernel: int, bias: bool) -> nn.Sequential:
-    conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
 def build(*, classes: int, channels: int = 3, width: int = 48, modules: Sequence[int] = (1, 4, 3), blocks: int = 4,

@@ -95,7 +95,7 @@ def _transposed(channels: int, width: int, kernel: int, stride: int, *, bias: bo
 
 def _paper_head(channels: int, width: int, classes: int) -> nn.Sequential:
     """[B, C, h, w] -> [B, K, 4 h, 4 w]"""
-    conv = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+    conv = conv_norm(width, width, 3, bias=True)
     return nn.Sequential(_transposed(channels, width, 3, 2, bias=True), conv, nn.ConvTranspose2d(width, classes, 2, 2))
 
 

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from pixelwise.core.keys import Dialect
 from pixelwise.core.outputs import Dense, Frame
+from pixelwise.nn.attention import attend, tokens
 from pixelwise.nn.conv import conv_norm
 from pixelwise.nn.encoder import Encoder, make_encoder
 from pixelwise.nn.heads import dense
@@ -58,13 +59,12 @@ class PositionAttention(nn.Module):
         self.value, self.out = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = (conv(x).flatten(2) for conv in (self.query, self.key, self.value))  # [B, D or C, P]
-        alike = query.transpose(1, 2) @ key  # [B, P, P]
+        queries, keys, values = (tokens(conv(x)) for conv in (self.query, self.key, self.value))  # [B, P, D or C]
         if self.form == "smp":
-            share = alike.flatten(1).softmax(1).view_as(alike)
-            mean = (share @ value.transpose(1, 2)).reshape(x.shape)
+            alike = queries @ keys.mT  # [B, P, P]
+            mean = (alike.flatten(1).softmax(1).view_as(alike) @ values).reshape(x.shape)
         else:
-            mean = (value @ alike.softmax(2).transpose(1, 2)).view(x.shape)
+            mean = attend(queries, keys, values).mT.view(x.shape)
         return self.out(x + mean)
 
 

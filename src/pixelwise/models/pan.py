@@ -23,12 +23,13 @@ from torch.nn import functional as F
 from pixelwise.core.keys import Dialect, Untold
 from pixelwise.core.outputs import Dense, Frame
 from pixelwise.errors import ModelFileError
-from pixelwise.nn.conv import check_pooled
+from pixelwise.nn.conv import check_pooled, conv_norm
 from pixelwise.nn.encoder import STRIDES, Encoder, dilate_evenly, make_encoder
 from pixelwise.nn.encoder_maps import NETS
 from pixelwise.nn.heads import dense
 from pixelwise.nn.options import check_choice, check_flags, check_whole
 from pixelwise.nn.smp_keys import SMP_ENCODER, smp_encoder
+from pixelwise.nn.upsample import enlarge
 
 PAPER = {"title": "Pyramid Attention Network for Semantic Segmentation", "year": 2018, "arxiv": "1805.10180"}
 
@@ -41,14 +42,8 @@ THIN = {"encoder": "test_resnet", "width": 8}  # for the tests of what every net
 LEVELS = (4, 8, 16, 32)  # strides of the encoder's stages, undilated
 
 
-def _conv(channels: int, width: int, kernel: int = 1, *, bias: bool, act: bool = True) -> nn.Sequential:
-    conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=bias)
-    parts: list[nn.Module] = [conv, nn.BatchNorm2d(width)]
-    return nn.Sequential(*parts, nn.ReLU(inplace=True)) if act else nn.Sequential(*parts)
-
-
 def _enlarge(x: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)
+    return enlarge(x, like.shape[2:], align_corners=True)
 
 
 def _halve(x: Tensor) -> Tensor:
@@ -61,10 +56,10 @@ class PyramidAttention(nn.Module):
 
     def __init__(self, channels: int, width: int, *, bias: bool) -> None:
         super().__init__()
-        self.mean, self.middle = _conv(channels, width, bias=bias), _conv(channels, width, bias=bias)
-        self.down1, self.down2 = _conv(channels, 1, 7, bias=bias), _conv(1, 1, 5, bias=bias)
-        self.down3 = nn.Sequential(_conv(1, 1, 3, bias=bias), _conv(1, 1, 3, bias=bias))
-        self.up2, self.up1 = _conv(1, 1, 5, bias=bias), _conv(1, 1, 7, bias=bias)
+        self.mean, self.middle = conv_norm(channels, width, bias=bias), conv_norm(channels, width, bias=bias)
+        self.down1, self.down2 = conv_norm(channels, 1, 7, bias=bias), conv_norm(1, 1, 5, bias=bias)
+        self.down3 = nn.Sequential(conv_norm(1, 1, 3, bias=bias), conv_norm(1, 1, 3, bias=bias))
+        self.up2, self.up1 = conv_norm(1, 1, 5, bias=bias), conv_norm(1, 1, 7, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         check_pooled(x, self)
@@ -81,8 +76,8 @@ class AttentionUpsample(nn.Module):
 
     def __init__(self, channels: int, width: int, gate: str, *, bias: bool) -> None:
         super().__init__()
-        self.gate = _conv(width, width, bias=bias, act=False)
-        self.conv = _conv(channels, width, 3, bias=bias)
+        self.gate = conv_norm(width, width, bias=bias, act=False)
+        self.conv = conv_norm(channels, width, 3, bias=bias)
         self.act: nn.Module = nn.Sigmoid() if gate == "sigmoid" else nn.ReLU(inplace=True)
 
     def forward(self, finer: Tensor, above: Tensor) -> Tensor:

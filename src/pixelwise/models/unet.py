@@ -30,7 +30,15 @@ from pixelwise.kernels.mirror import mirror
 from pixelwise.models._unet_keys import KEYS as KEYS
 from pixelwise.nn.encoder import Encoder, make_encoder
 from pixelwise.nn.heads import dense
-from pixelwise.nn.options import check_choice, check_dropout, check_flags, check_unused, check_whole, check_wholes
+from pixelwise.nn.options import (
+    check_choice,
+    check_dropout,
+    check_encoder_name,
+    check_flags,
+    check_unused,
+    check_whole,
+    check_wholes,
+)
 from pixelwise.nn.unet_decoder import WIDTHS, UNetDecoder, check_cells
 
 PAPER = {
@@ -272,8 +280,7 @@ def build(*, classes: int, channels: int = 3, width: int = 64, depth: int = 4, n
     over: dict[str, Any] = {"pretrained": pretrained, "center": center,
                             "decoder": tuple(decoder) if isinstance(decoder, list) else decoder}  # fmt: skip
     check_whole("U-Net", channels=channels)
-    if not isinstance(encoder, str):
-        raise ConfigError(f"U-Net: encoder is {encoder!r}; it must be a name, see `pixelwise list encoders`.")
+    check_encoder_name("U-Net", encoder)
     if encoder:
         check_unused("U-Net", given, PLAIN, f"encoder={encoder}")
         return _over_encoder(classes, channels, encoder, **over)

@@ -37,6 +37,7 @@ from pixelwise.nn.heads import dense
 from pixelwise.nn.options import (
     check_choice,
     check_dropout,
+    check_encoder_name,
     check_flags,
     check_unused,
     check_weight,
@@ -44,6 +45,7 @@ from pixelwise.nn.options import (
     check_wholes,
 )
 from pixelwise.nn.unet_decoder import WIDTHS, SkipBlock, Skips, check_cells, check_widths
+from pixelwise.nn.upsample import enlarge
 
 PAPER = {"title": "UNet++: A Nested U-Net Architecture for Medical Image Segmentation", "year": 2018,
          "arxiv": "1807.10165"}  # fmt: skip
@@ -107,9 +109,7 @@ class Nested(nn.Module):
         if self.training:
             aux = [(f"level{j}", self.aux, x) for j, x in enumerate(logits[:-1], 1)]
             return dense(images, frames, logits[-1], aux=aux)
-        size = logits[-1].shape[-2:]
-        same = [x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear") for x in logits]
-        return dense(images, frames, mean_logits(same))
+        return dense(images, frames, mean_logits([enlarge(x, logits[-1].shape[2:]) for x in logits]))
 
     def _cut(self, images: Tensor, logits: Tensor) -> Tensor:
         """Without what the image was padded by."""
@@ -252,8 +252,7 @@ def build(*, classes: int, channels: int = 3, width: int = 32, depth: int = 4, n
                             "decoder": tuple(decoder) if isinstance(decoder, list) else decoder}  # fmt: skip
     check_whole("UNet++", channels=channels)
     check_weight("UNet++", aux=aux)
-    if not isinstance(encoder, str):
-        raise ConfigError(f"UNet++: encoder is {encoder!r}; it must be a name, see `pixelwise list encoders`.")
+    check_encoder_name("UNet++", encoder)
     if encoder:
         check_unused("UNet++", given, PLAIN, f"encoder={encoder}")
         widths = check_wholes("UNet++", "decoder", over["decoder"])

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pixelwise.core.keys import Dialect, Rule
 from pixelwise.core.outputs import Dense, Frame
@@ -33,6 +32,7 @@ from pixelwise.nn.heads import FCNHead, dense
 from pixelwise.nn.options import check_dropout, check_flags, check_weight, check_whole, check_wholes
 from pixelwise.nn.pyramid import coarse
 from pixelwise.nn.smp_keys import SMP_ENCODER, smp_encoder
+from pixelwise.nn.upsample import enlarge
 
 PAPER = {"title": "Unified Perceptual Parsing for Scene Understanding", "year": 2018, "arxiv": "1807.10221"}
 
@@ -70,14 +70,9 @@ class Decoder(nn.Module):
         x = self.top(self.context(deep))
         size, levels = maps[0].shape[-2:], [x]
         for i in reversed(range(len(finer))):
-            x = self.laterals[i](finer[i]) + _enlarge(x, finer[i].shape[-2:])
+            x = self.laterals[i](finer[i]) + enlarge(x, finer[i].shape[-2:])
             levels.append(self.smooth[i](x))
-        return self.fuse(torch.cat([_enlarge(level, size) for level in reversed(levels)], 1))
-
-
-def _enlarge(x: Tensor, size: Sequence[int]) -> Tensor:
-    same = x.shape[-2:] == size
-    return x if same else F.interpolate(x, size, mode="bilinear", align_corners=False)
+        return self.fuse(torch.cat([enlarge(level, size) for level in reversed(levels)], 1))
 
 
 class UPerNet(nn.Module):

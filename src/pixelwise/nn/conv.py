@@ -8,10 +8,13 @@ from pixelwise.errors import ConfigError
 
 
 def conv_norm(channels: int, width: int, kernel: int = 1, *, stride: int = 1, dilation: int = 1, groups: int = 1,
-              act: bool = True) -> nn.Sequential:  # fmt: skip
-    """[B, C, H, W] -> [B, D, H / stride, W / stride]: convolution without bias, batch norm and, with `act`, ReLU."""
+              bias: bool = False, act: bool = True) -> nn.Sequential:  # fmt: skip
+    """[B, C, H, W] -> [B, D, H / stride, W / stride]: convolution, batch norm and, with `act`, ReLU.
+
+    bias   of the convolution, where it does nothing that the norm does not: some files hold one
+    """
     padding = dilation * (kernel // 2)
-    conv = nn.Conv2d(channels, width, kernel, stride, padding, dilation, groups, bias=False)
+    conv = nn.Conv2d(channels, width, kernel, stride, padding, dilation, groups, bias=bias)
     parts: list[nn.Module] = [conv, nn.BatchNorm2d(width)]
     return nn.Sequential(*parts, nn.ReLU(inplace=True)) if act else nn.Sequential(*parts)
 

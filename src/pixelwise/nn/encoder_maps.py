@@ -62,8 +62,36 @@ class FeatureInfo:
         return self._strides
 
 
-class StagedNet(nn.Module):
-    """Images -> maps at strides 2, 4, 8, 16, 32, the finest first. The parts are timm's, by timm's names.
+class TappedNet(nn.Module):
+    """Images -> maps, the finest first: the stem's where `early`, those behind the blocks in `taps`, and the last of
+    them through the head where `headed`. The parts are timm's, by timm's names.
+    """
+
+    early: bool
+    headed: bool
+    taps: frozenset[tuple[int, int]]  # stage and block
+    conv_stem: nn.Module
+    bn1: nn.Module
+    act1: nn.Module
+    blocks: Any
+    conv_head: nn.Module
+    bn2: nn.Module
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.act1(self.bn1(self.conv_stem(images)))
+        maps = [x] if self.early else []
+        for i, stage in enumerate(self.blocks):
+            for j, block in enumerate(stage):
+                x = block(x)
+                if (i, j) in self.taps:
+                    maps.append(x)
+        if self.headed:
+            maps[-1] = self.bn2(self.conv_head(x))
+        return maps
+
+
+class StagedNet(TappedNet):
+    """Images -> maps at strides 2, 4, 8, 16, 32, as segmentation_models.pytorch takes them.
 
     net     timm's EfficientNet or MobileNetV2      special  "stem" or "head"      size  see NETS
     levels  how many of the maps; None: all. What lies behind the last one is not kept.
@@ -91,7 +119,7 @@ class StagedNet(nn.Module):
             taps[3] = (taps[3][0], 0)
         self.taps = frozenset(taps[1 if self.early else 0 : keep])
         self.conv_stem, self.bn1, self.blocks = net.conv_stem, net.bn1, net.blocks[: stages[keep - 1] + 1]
-        self.act1: nn.Module = nn.Identity()  # of the stem; timm's whole nets have it in their norm
+        self.act1 = nn.Identity()  # of the stem; timm's whole nets have it in their norm
         if self.headed:
             self.conv_head, self.bn2 = net.conv_head, net.bn2
         self._dilate(strides[1:] if self.early else strides, output_stride)
@@ -111,20 +139,8 @@ class StagedNet(nn.Module):
                             conv.around = (0, 0, 0, 0)
                 passed += (i, j) in self.taps
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        x = self.act1(self.bn1(self.conv_stem(images)))
-        maps = [x] if self.early else []
-        for i, stage in enumerate(self.blocks):
-            for j, block in enumerate(stage):
-                x = block(x)
-                if (i, j) in self.taps:
-                    maps.append(x)
-        if self.headed:
-            maps[-1] = self.bn2(self.conv_head(x))
-        return maps
 
-
-class StridedNet(StagedNet):
+class StridedNet(TappedNet):
     """Images -> maps at strides 2, 4, 8, 16, 32 of MobileNetV3 (large) as torchvision takes them: behind the first
     block of a stride, not the last, and at last behind the 1x1 convolution. A dilated stage is so from its first block
     on, and the epsilon of norms is 0.001.
@@ -135,7 +151,7 @@ class StridedNet(StagedNet):
     TAPS = ((1, 0), (2, 0), (3, 0), (6, 0))  # stage and block that each map but the stem's is behind
 
     def __init__(self, net: Any, levels: int | None = None) -> None:
-        nn.Module.__init__(self)  # what it has in common is `forward`
+        super().__init__()
         keep = len(self.TAPS) + 1 if levels is None else levels
         tapped = [net.blocks[stage][block] for stage, block in self.TAPS]
         last = [part.conv_pwl if hasattr(part, "conv_pwl") else part.conv for part in tapped]

@@ -56,6 +56,12 @@ def check_choice(net: str, allowed: Iterable[Any], **values: Any) -> None:
             raise ConfigError(f"{net}: {name} is {value!r}; it can be {', '.join(map(str, allowed))}.")
 
 
+def check_encoder_name(net: str, encoder: Any) -> None:
+    """A name, "" for none. Whether there is such an encoder, `make_encoder` says."""
+    if not isinstance(encoder, str):
+        raise ConfigError(f"{net}: encoder is {encoder!r}; it must be a name, see `pixelwise list encoders`.")
+
+
 def check_unused(net: str, given: Mapping[str, Any], defaults: Mapping[str, Any], beside: str) -> None:
     """Options that do nothing beside another choice must stay at their defaults."""
     changed = [name for name, value in given.items() if value != defaults[name]]

@@ -1,11 +1,21 @@
-"""Enlarging maps: transposed convolutions that begin as bilinear interpolation (Long, Shelhamer, Darrell 2015,
-1411.4038), and unpooling by stored indices (Badrinarayanan, Kendall, Cipolla 2015, 1511.00561)."""
+"""Enlarging maps: bilinearly, by transposed convolutions that begin so (Long, Shelhamer, Darrell 2015, 1411.4038), and
+by stored indices (Badrinarayanan, Kendall, Cipolla 2015, 1511.00561)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def enlarge(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
+    """[B, C, h, w] -> [B, C, *size], bilinear; as it is where it has that size."""
+    height, width = size
+    if x.shape[2:] == (height, width):
+        return x
+    return F.interpolate(x, (height, width), mode="bilinear", align_corners=align_corners)
 
 
 def bilinear_kernel(side: int) -> Tensor:
