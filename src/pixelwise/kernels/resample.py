@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def _taps(count: int, start: float, step: float, source: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def taps(count: int, start: float, step: float, source: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Left neighbour, right neighbour and weight of the right one at positions start + step * i on `source` pixels."""
     position = (torch.arange(count, device=device, dtype=torch.float32) * step + start).clamp(0, source - 1)
     left = position.floor().long().clamp(max=source - 1)
@@ -19,10 +19,14 @@ def sample_window(
     """[K, h, w] -> [K, H, W]: pixel (y, x) of the answer is `maps` at (origin_y + y step_y, origin_x + x step_x).
 
     Positions are in pixels of `maps`, pixel centres at whole numbers; outside, the border is repeated. With
-    step = h/H and origin = step/2 - 1/2 this is torch's `interpolate(mode="bilinear", align_corners=False)`.
+    step = h/H and origin = step/2 - 1/2 this is torch's `interpolate(mode="bilinear", align_corners=False)`. Between a
+    and b the value is a + (b - a) w, each operation rounded by itself, first down, then across: compiled kernels do the
+    same and so find the same numbers to the bit.
     """
-    top, bottom, wy = _taps(size[0], origin[0], step[0], maps.shape[1], maps.device)
-    left, right, wx = _taps(size[1], origin[1], step[1], maps.shape[2], maps.device)
+    top, bottom, wy = taps(size[0], origin[0], step[0], maps.shape[1], maps.device)
+    left, right, wx = taps(size[1], origin[1], step[1], maps.shape[2], maps.device)
     maps = maps.float()
-    rows = maps[:, top].lerp(maps[:, bottom], wy[None, :, None])  # [K, H, w]
-    return rows[:, :, left].lerp(rows[:, :, right], wx[None, None, :])
+    above, below = maps[:, top], maps[:, bottom]
+    rows = above + (below - above) * wy[None, :, None]  # [K, H, w]
+    before, behind = rows[:, :, left], rows[:, :, right]
+    return before + (behind - before) * wx[None, None, :]
