@@ -1,5 +1,5 @@
 """The folder is the registry: a file in `models/` is an architecture, one in `data/formats/` a format that is read, one
-in `data/writers/` a format that is written.
+in `data/writers/` a format that is written, one in `engines/` something that runs nets.
 
 Packages outside join through the entry-point group `pixelwise.<kind>`, whose entries name modules.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from pixelwise.errors import ConfigError, nearest
 
-FOLDERS = {"models": "models", "formats": "data/formats", "writers": "data/writers"}
+FOLDERS = {"models": "models", "formats": "data/formats", "writers": "data/writers", "engines": "engines"}
 
 
 @cache
