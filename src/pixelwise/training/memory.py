@@ -6,7 +6,6 @@ import contextlib
 import copy
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,9 +14,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pixelwise.core.container import ROOT, memory_room
 from pixelwise.errors import MemoryLimitError
-
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
@@ -25,18 +23,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
-    return min(psutil.virtual_memory().available, _container_room())
-
-
-def _container_room() -> int:
-    """Bytes below the limit of a version 2 control group; file pages that can be dropped count as free."""
-    try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text())
-        table = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return 1 << 62  # no such group, no such limit
-    return 1 << 62 if limit == "max" else max(0, int(limit) - used + int(table.get("inactive_file", 0)))
+    return int(min(psutil.virtual_memory().available, memory_room(ROOT)))
 
 
 class Peak(TorchDispatchMode):
