@@ -9,12 +9,12 @@ from torch.nn import functional as F
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from pixelwise.core.classes import Classes
-from pixelwise.core.outputs import Dense, Frame, Output, Queries
+from pixelwise.core.outputs import Dense, Frame, Output
 from pixelwise.core.registry import create_model
 from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError
 from pixelwise.tasks import Panoptic, Semantic
-from pixelwise.views import NAMED, Joined, View, look, parse
+from pixelwise.views import NAMED, View, join, look, parse
 
 
 class Pointwise(nn.Module):
@@ -67,7 +67,7 @@ def test_probabilities_and_not_logits_are_averaged():
     probability; with (0, 4), (5, 2) the two rules part."""
     a, b = torch.tensor([0.0, 4.0]), torch.tensor([5.0, 0.5])
     outputs = tuple(Dense(v.view(1, 2, 1, 1).expand(1, 2, 8, 8)) for v in (a, b))
-    joined = Joined(outputs, (View(), View(mirrored=True)))
+    joined = join(zip((View(), View(mirrored=True)), outputs), 2)
     assert int((a + b).argmax()) == 0
     expected = (a.softmax(0) + b.softmax(0)) / 2
     torch.testing.assert_close(joined.probs(0)[:, 3, 3], expected)
@@ -109,8 +109,9 @@ def test_a_view_that_disagrees_is_put_back_the_right_way():
 
 def test_joined_is_an_output_and_tasks_read_it():
     classes = Classes(names=["a", "b", "c", "d"], things=["b"])
-    joined = look(Pointwise(), torch.randn(1, 3, 16, 16), parse("flip"))
-    plain = look(Pointwise(), joined.outputs[0].logits[:, :3])
+    images = torch.randn(1, 3, 16, 16)
+    joined = look(Pointwise(), images, parse("flip"))
+    plain = look(Pointwise(), images)
     assert isinstance(joined, Output)
     assert torch.equal(Semantic(classes).decode(joined, 0).ids, Semantic(classes).decode(plain, 0).ids)
     one, other = Panoptic(classes).decode(joined, 0), Panoptic(classes).decode(plain, 0)
@@ -129,19 +130,13 @@ def test_candidates_cover_the_class_map():
 
 
 def test_sigmoid_outputs_know_nothing():
-    joined = look(Pointwise("sigmoid"), torch.full((1, 3, 8, 8), -4.0), (View(), View(mirrored=True)))
-    joined.outputs[0].logits[:, 3] = -9
-    joined.outputs[1].logits[:, 3] = -9
+    images = torch.full((1, 3, 8, 8), -4.0)
+    images[:, 0] = 4.0  # the fourth class is -2 of it
+    joined = look(Pointwise("sigmoid"), images, (View(), View(mirrored=True)))
+    assert (joined.class_map(0) == 0).all()
+    joined = look(Pointwise("sigmoid"), images * 0, (View(), View(mirrored=True)))
     assert (joined.class_map(0) == 4).all()
     assert len(joined.candidates(0).crops) == 0
-
-
-def test_candidates_of_queries_are_refused():
-    queries = Queries(torch.randn(1, 2, 8, 8), torch.randn(1, 2, 4))
-    joined = Joined((queries, queries), (View(), View(mirrored=True)))
-    assert joined.probs(0).shape == (3, 8, 8)
-    with pytest.raises(ConfigError, match=r"Queries.*tta=None"):
-        joined.candidates(0)
 
 
 # -- padding to the least size ----------------------------------------------------------------------------------------
@@ -210,9 +205,23 @@ def test_parse():
     assert len(parse("flip+scale")) == len(set(parse("flip+scale"))) == 6
     assert all(views[0] == View() for views in NAMED.values())
     assert parse([View(scale=2)]) == (View(scale=2),)
+    assert len(parse("turn")) == 4
+    assert len(parse("dihedral")) == len(parse("flip+turn")) == 8
+    assert set(parse("flip+turn")) == set(parse("dihedral+flip")) == set(NAMED["dihedral"])
+    assert parse("flip+vflip")[-1] == View(turns=2)  # left and right, top and bottom: half a turn
+    assert parse("none+flip+flip") == parse("flip")
 
 
-@pytest.mark.parametrize(("views", "said"), [("flop", "did you mean 'flip'"), ([], "at least one View"), ([1], "View")])
+@pytest.mark.parametrize(
+    ("views", "said"),
+    [
+        ("flop", "did you mean 'flip'"),
+        ("flip+trun", "'trun' in 'flip.trun'; did you mean 'turn'"),
+        ("", "known: dihedral"),
+        ([], "at least one View"),
+        ([1], "View"),
+    ],
+)
 def test_parse_refuses(views, said):
     with pytest.raises(ConfigError, match=said):
         parse(views)

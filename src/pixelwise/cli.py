@@ -54,7 +54,7 @@ class Evaluate:
     out: Path | None = None
     """Folder for scores.json and report.html; by default evaluation-SPLIT beside the model."""
     tta: str | None = None
-    """Test-time augmentation: flip, scale or flip+scale."""
+    """Test-time augmentation: flip, vflip, turn, dihedral, scale, or several joined as in flip+scale."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -86,7 +86,7 @@ class Predict:
     confidence: bool = False
     """Write how sure the net is, as 8-bit grey."""
     tta: str | None = None
-    """Test-time augmentation: flip, scale or flip+scale."""
+    """Test-time augmentation: flip, vflip, turn, dihedral, scale, or several joined as in flip+scale."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

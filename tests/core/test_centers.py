@@ -17,7 +17,7 @@ from pixelwise.core.outputs import Dense, Frame, Output
 from pixelwise.core.segments import NOTHING, UNKNOWN, Segments
 from pixelwise.losses.centers import targets
 from pixelwise.tasks import Instance, Panoptic, Semantic
-from pixelwise.views import Joined, View, look
+from pixelwise.views import Joined, View, join, look
 
 CLASSES = Classes(names=["sky", "cat", "grass", "dog"], things=["cat", "dog"])
 RULE = Grouping((1, 3), stuff_area=0)
@@ -200,7 +200,7 @@ def test_mirrored_views_agree_on_every_pixel():
 
 def test_views_are_averaged():
     one, other = perfect(truth()), perfect(truth(shift=2))
-    joined = Joined((one, other), (View(), View(scale=0.5)))
+    joined = join([(View(), one), (View(scale=0.5), other)], 2)
     torch.testing.assert_close(joined.heat_map(0), (one.heat_map(0) + other.heat_map(0)) / 2)
     torch.testing.assert_close(joined.probs(0), (one.probs(0) + other.probs(0)) / 2)
     assert len(joined.candidates(0).crops) >= 5

@@ -87,7 +87,7 @@ class CentreMaps(Protocol):
 
     def probs(self, i: int, window: Window | None = None) -> Tensor: ...
 
-    def heat_map(self, i: int) -> Tensor: ...
+    def heat_map(self, i: int, window: Window | None = None) -> Tensor: ...
 
     def offset_map(self, i: int, window: Window | None = None) -> Tensor: ...
 
@@ -141,9 +141,9 @@ class Centers:
         """[H, W] int64 channel with the largest logit."""
         return self.classes.class_map(i, window)
 
-    def heat_map(self, i: int) -> Tensor:
-        """[H, W] float32 at the original size."""
-        return read_grid(self.heat[i], self.frames[i], None, self.align_corners)[0]
+    def heat_map(self, i: int, window: Window | None = None) -> Tensor:
+        """[H, W] float32 at the original size, or on a window of it."""
+        return read_grid(self.heat[i], self.frames[i], window, self.align_corners)[0]
 
     def offset_map(self, i: int, window: Window | None = None) -> Tensor:
         """[2, H, W] float32 (dy, dx) in pixels of the original image, or on a window of it."""

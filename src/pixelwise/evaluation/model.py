@@ -102,7 +102,7 @@ def _thresholds(predictor: Predictor) -> tuple[str, ...]:
 def _describe(views: Sequence[View]) -> str:
     if tuple(views) == (View(),):
         return "none"
-    return ", ".join(f"{view.scale:g}{' mirrored' if view.mirrored else ''}" for view in views)
+    return ", ".join(map(str, views))
 
 
 # -- the data as the model sees it ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from pixelwise.core.types import Metric, Task
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
 from pixelwise.prediction.predictor import autocast
-from pixelwise.views import Joined, View, look, parse
+from pixelwise.views import PLAIN, View, look, parse
 
 Loss = Callable[[Output, tuple[Segments, ...]], Tensor | Mapping[str, Tensor]]
 OnImage = Callable[[int, Any, Segments, Segments], None]
@@ -83,7 +83,9 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
                 output = look(net, images, views, preprocessing.size)
             truths = _count(tally, output, group, records, task, on_image, per_image)
             if loss is not None:
-                _count_loss(tally, loss, output, truths, [index for index, _ in group], where)
+                with autocast(where, precision):  # joined views keep no output: the plain one is asked for again
+                    plain = output if len(views) == 1 else look(net, images, PLAIN, preprocessing.size)
+                _count_loss(tally, loss, plain, truths, [index for index, _ in group], where)
     except PixelwiseError as error:  # the other processes must hear of it, or they wait for this one's counts
         failure = error
     finally:
@@ -149,9 +151,8 @@ def _groups(dataset: Any, records: Sequence[Any], batch_size: int, workers: int,
         yield run
 
 
-def _count_loss(tally: Tally, loss: Loss, output: Any, truths: list[Segments], indexes: list[int],
+def _count_loss(tally: Tally, loss: Loss, plain: Any, truths: list[Segments], indexes: list[int],
                 device: torch.device) -> None:  # fmt: skip
-    plain = output.outputs[0] if isinstance(output, Joined) else output
     padded = tuple(_place_truth(truth, frame).to(device) for truth, frame in zip(truths, plain.frames))
     found = loss(plain, padded)
     terms = dict(found) if isinstance(found, Mapping) else {"": found}

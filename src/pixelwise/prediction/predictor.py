@@ -103,7 +103,7 @@ def load(path: str | Path, device: str | torch.device | None = None, tta: str | 
     """Opens a model file for prediction.
 
     device     a name like "cpu" or "cuda:0"; None: the GPU where there is one
-    tta        test-time augmentation: None, "flip", "scale", "flip+scale" (more looks, a little better, slower)
+    tta        test-time augmentation: None, "flip", "flip+scale" ... (more looks, a little better, slower): `views.parse`
     task       what to answer, "semantic", "instance" or "panoptic"; None: what the model was trained for
     score      objects below it are not answered; None: as chosen on validation, see the file's `thresholds`
     Raises ModelFileError (see `core.modelfile.load_model`) and ConfigError.
