@@ -273,6 +273,7 @@ def _evaluate(command: Evaluate) -> int:
 
 def _predict(command: Predict) -> int:
     from pixelwise.prediction import load, predict_folder
+    from pixelwise.prediction.progress import Progress
 
     if not command.images:
         raise ConfigError("There is nothing to predict: name at least one image or folder after the model.")
@@ -280,8 +281,9 @@ def _predict(command: Predict) -> int:
                  score=command.score, precision=command.precision, max_pixels=command.max_pixels)  # fmt: skip
     if model.thresholds:
         print(f"thresholds  {model.thresholds}")
-    run = predict_folder(model, command.images, command.out, save=command.save or None, overlay=command.overlay,
-                         confidence=command.confidence)  # fmt: skip
+    with Progress() as progress:
+        run = predict_folder(model, command.images, command.out, save=command.save or None, overlay=command.overlay,
+                             confidence=command.confidence, on_image=progress.on_image)  # fmt: skip
     print(f"{len(run.done)} image{'s' if len(run.done) != 1 else ''} segmented, answers in {command.out}")
     for sentence in run.lost:
         print(f"lost: {sentence}")

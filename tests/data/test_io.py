@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from pixelwise.core.atomic import atomic
 from pixelwise.data import io
 from pixelwise.data.io import read_header, read_image, read_mask, write_png
+from pixelwise.data.png import PngStream
 from pixelwise.errors import ImageError, OutputError
 
 
@@ -345,7 +346,7 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(PngStream, "finish", full)
     with pytest.raises(OutputError, match=r"a\.png cannot be written: the disk is full"):
         write_png(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
     assert not list(tmp_path.iterdir())

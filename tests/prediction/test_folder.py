@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from pixelwise.core.classes import Classes
-from pixelwise.core.outputs import Dense
 from pixelwise.core.segments import Segments
 from pixelwise.data.io import read_mask
 from pixelwise.data.table import free_ids, read_table
@@ -172,7 +171,7 @@ def test_after_ctrl_c_what_is_done_can_be_used(models, photos, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         predict_folder(models["panoptic"], photos, tmp_path / "out", device="cpu", on_image=stop)
-    assert len(json.loads((tmp_path / "out/panoptic.json").read_text())["annotations"]) == 2
+    assert 2 <= len(json.loads((tmp_path / "out/panoptic.json").read_text())["annotations"]) <= 3
 
 
 def test_number_of_workers_changes_nothing(models, photos, tmp_path):
@@ -257,7 +256,7 @@ def test_memory_that_does_not_suffice_is_a_failed_image(models, photos, tmp_path
 def answer_of(segments, name="x"):
     height, width = segments.size
     pixels = torch.zeros(3, height, width, dtype=torch.uint8)
-    return Answer(name=name, pixels=pixels, output=Dense(torch.zeros(1, 2, height, width)), segments=segments)
+    return Answer(name=name, pixels=pixels, segments=segments)
 
 
 def test_pixels_without_a_class(tmp_path):

@@ -116,6 +116,10 @@ def _coloured(rows: Tensor, colours: np.ndarray) -> np.ndarray:
     """[H, W, 3] uint8: rows [H, W] in their colours [N, 3], unknown and nothing in theirs."""
     table = np.zeros((len(colours) + 2, 4), np.uint8)
     table[:, :3] = np.concatenate([colours, [UNKNOWN_COLOUR, NOTHING_COLOUR]])
+    if rows.dtype == torch.int8:  # as bytes the two marks are 254 and 255
+        full = np.zeros((256, 1, 3), np.uint8)
+        full[: len(colours), 0], full[-2:, 0] = colours, table[-2:, :3]
+        return cv2.applyColorMap(rows.contiguous().numpy().view(np.uint8), full)
     # one look-up of four bytes is several times faster than one of three numbers
     packed = look_up(torch.from_numpy(table.view(np.int32)[:, 0]), rows).numpy()
     return cv2.cvtColor(packed.view(np.uint8).reshape(*rows.shape, 4), cv2.COLOR_RGBA2RGB)
@@ -133,7 +137,8 @@ def paint(picture: np.ndarray, where: np.ndarray, colour: tuple[int, int, int], 
 
 def edges(rows: np.ndarray, thick: int) -> np.ndarray:
     """[H, W] bool: `thick` pixels on either side of every change of the row."""
-    rows = rows.astype(np.float32)  # exact for every row there can be; the morphology of OpenCV knows no int32
+    # only whether values differ counts, so any of OpenCV's types will do that tells them apart: the smaller the faster
+    rows = rows.view(np.uint8) if rows.dtype == np.int8 else rows if rows.dtype == np.int16 else rows.astype(np.float32)
     kernel = np.ones((2 * thick + 1, 2 * thick + 1), np.uint8)
     return cv2.dilate(rows, kernel) != cv2.erode(rows, kernel)
 

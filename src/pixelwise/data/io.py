@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image
 
 from pixelwise.core.atomic import atomic
 from pixelwise.data.decode import (
@@ -22,6 +22,7 @@ from pixelwise.data.decode import (
     read_header,
     upright,
 )
+from pixelwise.data.png import PngStream
 from pixelwise.errors import ImageError, OutputError
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "read_header",
     "read_image",
     "read_mask",
+    "write_jpeg",
     "write_png",
 ]
 
@@ -169,16 +171,24 @@ def write_png(path: str | Path, array: np.ndarray, palette: np.ndarray | None = 
 
     palette  [up to 256, 3] RGB: the map is then written as palette indices. Raises OutputError.
     """
-    array = np.ascontiguousarray(array)
-    wanted = (array.ndim == 2 and array.dtype in (np.uint8, np.uint16)) or (array.ndim == 3 and array.dtype == np.uint8)
-    if not wanted or (palette is not None and (array.ndim != 2 or array.dtype != np.uint8)):
+    array = np.asarray(array)
+    flat, deep = array.ndim == 2, array.ndim == 3 and array.shape[2] in (1, 3, 4)
+    wanted = (flat and array.dtype in (np.uint8, np.uint16)) or (deep and array.dtype == np.uint8)
+    if not wanted or 0 in array.shape or (palette is not None and (array.ndim != 2 or array.dtype != np.uint8)):
         raise OutputError(
             f"{path}: a PNG takes [H, W] uint8 or uint16 or [H, W, 3] uint8, got {list(array.shape)} {array.dtype}."
         )
-    image = Image.fromarray(array)
-    if palette is not None:
-        full = np.zeros((256, 3), np.uint8)  # a shorter one makes Pillow cut the indices to fewer bits
-        full[: len(palette)] = palette
-        image.putpalette(full.reshape(-1).tolist())
+    channels = 1 if array.ndim == 2 else array.shape[2]
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        stream = PngStream(file, array.shape[:2], array.dtype, channels=channels, palette=palette)
+        stream.write(array)
+        stream.finish()
+
+
+def write_jpeg(path: str | Path, picture: np.ndarray, quality: int = 92) -> None:
+    """Writes [H, W, 3] uint8 RGB, whole or not at all. Raises OutputError, also for more than 65,535 pixels a side."""
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not 0 < max(picture.shape) <= 65535:
+        raise OutputError(f"{path}: a JPEG takes [H, W, 3] uint8 up to 65,535 a side, got {list(picture.shape)}.")
+    code = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     with atomic(path) as temporary:
-        image.save(temporary, format="PNG", compress_level=4)
+        temporary.write_bytes(code.tobytes())

@@ -1,10 +1,13 @@
-"""Predicts files and folders: the next image is decoded during this one; a bad one does not stop the others."""
+"""Predicts files and folders: during an image the next is decoded and the last is written.
+
+A bad image does not stop the others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,9 +17,10 @@ from pixelwise.core.atomic import check_writable
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.errors import ImageError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
+from pixelwise.prediction.behind import Behind
 from pixelwise.prediction.names import Job, plan
 from pixelwise.prediction.predictor import Predictor, load
-from pixelwise.prediction.writers import Answer, Writer, make_writers, usual
+from pixelwise.prediction.writers import Answer, Confidence, confidence, make_writers, usual
 from pixelwise.views import View
 
 
@@ -53,7 +57,7 @@ def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[
     overlay, confidence   whether these pictures are written as well
               Each kind has its folder below `out`; see `writers` for their formats and `names` for the names.
     workers   threads that decode images in advance
-    on_image  called (number done, number in all, image) after each image
+    on_image  called (number done, number in all, image) when all is written of an image, in the order of the images
     An image that cannot be read, or does not fit in memory, is in `failed` with its reason and the others are done.
     Raises OutputError at once when `out` cannot be written (no permission, disk full), and what `load` raises.
     """
@@ -67,36 +71,62 @@ def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[
     writers = make_writers([*(usual(predictor.task) if save is None else save), *pictures], predictor.task, out)
     check_writable(out)
     jobs, failed = plan(inputs, out)
-    done: list[tuple[Path, tuple[Path, ...]]] = []
+    results = _Results(len(jobs), failed, on_image)
     try:
-        for number, (job, future) in enumerate(ahead(lambda job: predictor.pixels(job.path), jobs, workers), 1):
-            reason = _failure(predictor, job, future, list(writers.values()), done)
-            if reason is not None:
-                failed.append((job.path, reason))
-            if on_image is not None:
-                on_image(number, len(jobs), job.path)
+        with Behind(writers) as behind:
+            try:
+                for job, future in ahead(lambda job: predictor.pixels(job.path), jobs, workers):
+                    _answer(predictor, job, future, behind)
+                    results.take(behind.ready())
+                results.take(behind.ready(room=0))
+            except KeyboardInterrupt:
+                results.on_image = None
+                results.take(behind.ready(room=0))
+                raise
     finally:  # also after Ctrl-C: what is done can be used
-        finished = writers.items() if done else ()
+        finished = writers.items() if results.done else ()
         lost = [f"{kind}: {sentence}" for kind, writer in finished for sentence in writer.finish()]
-    return PredictionRun(tuple(done), tuple(failed), tuple(lost))
+    return PredictionRun(tuple(results.done), tuple(results.failed), tuple(lost))
 
 
-def _failure(predictor: Predictor, job: Job, future: Future[Tensor], writers: Sequence[Writer],
-             done: list[tuple[Path, tuple[Path, ...]]]) -> str | None:  # fmt: skip
-    """Predicts one image and adds it to `done`; returns why it could not, if that is the image's own fault."""
+def _answer(predictor: Predictor, job: Job, future: Future[Tensor], behind: Behind) -> None:
+    """Predicts one image and has it written."""
     try:
         pixels = future.result()
         output = predictor.forward(pixels)
-        answer = Answer(name=job.name, image=job.path, ending=job.path.suffix, pixels=pixels, output=output,
+        sure = confidence(output, predictor.task.classes.channels) if Confidence.folder in behind.writers else None
+        answer = Answer(name=job.name, image=job.path, ending=job.path.suffix, pixels=pixels, confidence=sure,
                         segments=predictor.decode(output))  # fmt: skip
-        done.append((job.path, tuple(path for writer in writers for path in writer.write(answer))))
-    except ImageError as error:
-        return error.reason
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        return "does not fit in memory; predict it on another device, or in parts."
-    return None
+    except (ImageError, MemoryError, RuntimeError) as error:
+        behind.failed(job, error)
+    else:
+        behind.write(job, answer)
+
+
+@dataclass
+class _Results:
+    """What became of the images, in their order."""
+
+    total: int
+    failed: list[tuple[Path, str]]
+    on_image: Callable[[int, int, Path], None] | None
+    done: list[tuple[Path, tuple[Path, ...]]] = field(default_factory=list)
+    number: int = 0
+
+    def take(self, written: Iterable[tuple[Job, Callable[[], tuple[Path, ...]]]]) -> None:
+        """Adds images to `done` or `failed`. Raises what is no image's own fault."""
+        for job, files in written:
+            try:
+                self.done.append((job.path, files()))
+            except ImageError as error:
+                self.failed.append((job.path, error.reason))
+            except (MemoryError, RuntimeError) as error:
+                if not _out_of_memory(error):
+                    raise
+                self.failed.append((job.path, "does not fit in memory; predict it on another device, or in parts."))
+            self.number += 1
+            if self.on_image is not None:
+                self.on_image(self.number, self.total, job.path)
 
 
 def _out_of_memory(error: Exception) -> bool:

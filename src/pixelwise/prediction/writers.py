@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from pixelwise.core import registry
-from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
 from pixelwise.core.drawing import displayable, legend, overlay
 from pixelwise.core.jsonfile import write_json
 from pixelwise.core.outputs import Output, cut_strips
 from pixelwise.core.segments import Segments
 from pixelwise.core.types import Task
-from pixelwise.data.io import write_png
+from pixelwise.data.io import write_jpeg, write_png
 from pixelwise.data.writer import Item, open_writer
 from pixelwise.data.writers.folder import MOST_IDS, ClassIds
 from pixelwise.data.writers.objects import numbers
@@ -34,11 +32,12 @@ from pixelwise.errors import ConfigError, ImageError, nearest
 class Answer(Item):
     """All that is known of one image when its answer is written.
 
-    pixels  [C, H, W] as stored
+    pixels      [C, H, W] as stored
+    confidence  [H, W] uint8, 255 times the probability of the most probable channel; None where nobody asks for it
     """
 
     pixels: Tensor
-    output: Output
+    confidence: np.ndarray | None = None
 
 
 class Writer(Protocol):
@@ -123,8 +122,7 @@ class Overlay(Each):
     def write(self, answer: Answer) -> tuple[Path, ...]:
         picture = overlay(displayable(answer.pixels), answer.segments, self.classes)
         path = self.out / self.folder / f"{answer.name}.jpg"
-        with atomic(path) as part:
-            Image.fromarray(picture).save(part, format="JPEG", quality=92)
+        write_jpeg(path, picture)
         self.height = max(self.height, len(picture))
         return (path,)
 
@@ -143,12 +141,16 @@ class Confidence(Each):
     folder: ClassVar[str] = "confidence"
 
     def write(self, answer: Answer) -> tuple[Path, ...]:
-        strips = []
-        for strip in cut_strips(answer.output.frames[0], None, self.classes.channels):
-            strips.append(answer.output.probs(0, strip).amax(0).mul(255).round().byte().cpu().numpy())
+        assert answer.confidence is not None, "whoever makes a writer of confidence has it read off the output"
         path = self.out / self.folder / f"{answer.name}.png"
-        write_png(path, np.concatenate(strips))
+        write_png(path, answer.confidence)
         return (path,)
+
+
+def confidence(output: Output, channels: int) -> np.ndarray:
+    """[H, W] uint8: 255 times the probability of the most probable of `channels` at each pixel of image 0."""
+    strips = (output.probs(0, strip).amax(0) for strip in cut_strips(output.frames[0], None, channels))
+    return np.concatenate([strip.mul(255).round().byte().cpu().numpy() for strip in strips])
 
 
 KINDS: dict[str, Any] = {kind.folder: kind for kind in (ClassMaps, InstanceIds, Overlay, Confidence)}
