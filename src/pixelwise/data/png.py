@@ -75,7 +75,7 @@ class PngStream:
         np.subtract(plain[0], self._above, out=lines[0, 1:])
         np.subtract(plain[1:], plain[:-1], out=lines[1:, 1:])
         self._above = plain[-1].copy()
-        self._packed += self._packer.compress(lines)
+        self._packed += self._packer.compress(lines.data)
         if len(self._packed) >= CHUNK:
             self._chunk(b"IDAT", bytes(self._packed))
             self._packed.clear()
