@@ -309,7 +309,7 @@ OTHER = {
         (name, option)
         for name, loss in LOSSES.items()
         for option in inspect.signature(loss).parameters
-        if option not in ("logits", "target", "ignore_index", "check")
+        if option not in ("logits", "target", "ignore_index", "check", "align_corners")
     ],
 )
 def test_every_option_does_something(name, option, logits, void_target):

@@ -316,7 +316,7 @@ def test_lovasz_slopes_keep_their_digits_on_many_pixels():
 
 def test_lovasz_in_chunks_of_classes_is_the_same(monkeypatch, logits, void_target):
     whole = value_and_grad(losses.lovasz_softmax, logits, void_target, weight=WEIGHT)
-    monkeypatch.setattr("pixelwise.losses.region.SORTED_AT_ONCE", 2 * void_target.numel())
+    monkeypatch.setattr("pixelwise.losses.lovasz.SORTED_AT_ONCE", 2 * void_target.numel())
     torch.testing.assert_close(value_and_grad(losses.lovasz_softmax, logits, void_target, weight=WEIGHT), whole)
 
 

@@ -1,57 +1,91 @@
-"""What every loss asks of its arguments, and the form in which it computes: float32 logits, safe ids, a void mask."""
+"""What every loss asks of its arguments, and the form in which it computes: float32 logits on a grid, safe labels."""
 
 from __future__ import annotations
 
 import math
 import numbers
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pixelwise.errors import ConfigError, DataError, nearest
+from pixelwise.kernels.upsample_loss import Readings, read_softmax
 
 ClassWeight = Tensor | Sequence[float] | None
 
 
-class Pixels(NamedTuple):
-    """Logits and truth in the form all losses compute with.
+class Pixels:
+    """Logits on the net's grid and the truth at full size, in the form all losses compute with.
 
-    Void pixels hold logit 0 cut off from the graph, so whatever a net writes there, infinities included, can reach
-    neither value nor gradient.
+    logits  [B, K, h, w] float32, or float64 where it came so
+    labels  [B, H, W] int32 in 0..K-1; -1 at void
+    valid   [B, H, W] bool, False at void
+
+    What losses ask of the softmax is computed once and shared by those that are given the same `Pixels`: the first one
+    to ask also asks for what `lse` and `masses` say that others will need.
     """
 
-    logits: Tensor  # [B, K, H, W] float32, or float64 where it came so; 0 at void
-    ids: Tensor  # [B, H, W] int64 in 0..K-1; 0 at void, so that it may index
-    valid: Tensor  # [B, H, W] bool, False at void
+    def __init__(self, logits: Tensor, labels: Tensor, align_corners: bool) -> None:
+        self.logits, self.labels, self.align_corners = logits, labels, align_corners
+        self.valid = labels >= 0
+        self.lse = self.masses = False
+        self._readings: Readings | None = None
 
     @property
     def classes(self) -> int:
         return self.logits.shape[1]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)"""
+        return self.labels.shape[1], self.labels.shape[2]
 
-def prepare(logits: Tensor, target: Tensor, ignore_index: int, check: bool) -> Pixels:
+    def read(self, *, lse: bool = False, masses: bool = False) -> Readings:
+        """What `kernels.upsample_loss.read_softmax` says of these pixels, with at least what is asked for."""
+        found = self._readings
+        if found is None or (lse and found.lse is None) or (masses and found.true is None):
+            self.lse, self.masses = self.lse or lse, self.masses or masses
+            found = read_softmax(
+                self.logits, self.labels, align_corners=self.align_corners, lse=self.lse, masses=self.masses
+            )
+            self._readings = found
+        return found
+
+    def of_label(self, values: Tensor) -> Tensor:
+        """[B, H, W] the value of each pixel's label, of values [K]; class 0's at void."""
+        return values[self.labels.clamp_min(0)]
+
+
+def prepare(
+    logits: Tensor | Pixels, target: Tensor, ignore_index: int, check: bool, align_corners: bool | None = None
+) -> Pixels:
     """Check shapes and dtypes (and, with `check`, the ids), find void, raise half precision to float32.
+
+    align_corners  how logits on a coarser (or finer) grid are enlarged to the target's size, as in torch's
+                   `interpolate`; None: they have that size
+    `Pixels`, made so before, are given back as they are.
 
     Raises:
         ConfigError: shapes or dtypes that do not fit, or fewer than 2 classes.
         DataError: ids in `target` that are neither a class nor `ignore_index`. Reading them from a GPU waits for the
             GPU once; `check=False` skips that for a target which has been checked before.
     """
-    _check_form(logits, target)
-    target = target.long()
-    valid = target != ignore_index
-    ids = torch.where(valid, target, 0)
+    if isinstance(logits, Pixels):
+        return logits
+    _check_form(logits, target, align_corners)
+    target = target.long() if target.dtype.itemsize > 2 else target.int()
+    void = target == ignore_index
+    ids = target.masked_fill(void, 0)
     if check:
         _check_ids(ids, logits.shape[1], ignore_index)
-    void = ~valid.unsqueeze(1)  # [B, 1, H, W]
-    if logits.dtype in (torch.float32, torch.float64):
-        return Pixels(logits.masked_fill(void, 0.0), ids, valid)
-    return Pixels(logits.float().masked_fill_(void, 0.0), ids, valid)  # the wider copy is ours to write to
+    labels = ids.int().masked_fill_(void, -1)
+    if logits.dtype not in (torch.float32, torch.float64):
+        logits = logits.float()
+    return Pixels(logits, labels, bool(align_corners))
 
 
-def _check_form(logits: Tensor, target: Tensor) -> None:
+def _check_form(logits: Tensor, target: Tensor, align_corners: bool | None) -> None:
     if logits.ndim != 4 or not logits.is_floating_point():
         raise ConfigError(f"logits must be floating point [B, K, H, W], got {logits.dtype} {list(logits.shape)}")
     if logits.shape[1] < 2:
@@ -59,10 +93,15 @@ def _check_form(logits: Tensor, target: Tensor) -> None:
     if target.is_floating_point() or target.is_complex():
         raise ConfigError(f"target must hold integer class ids, got {target.dtype}: did a transform scale the mask?")
     wanted = (logits.shape[0], *logits.shape[2:])
+    if align_corners is not None and target.ndim == 3 and len(target) == len(logits):
+        if not isinstance(align_corners, bool):
+            raise ConfigError(f"align_corners must be True, False or None, got {align_corners!r}")
+        if logits.shape[2:].numel() or not target.numel():
+            return
     if tuple(target.shape) != wanted:
         raise ConfigError(
-            f"target must be [B, H, W] = {list(wanted)} to go with logits {list(logits.shape)}, "
-            f"got {list(target.shape)}: bring the logits to the size of the target first"
+            f"target must be [B, H, W] = {list(wanted)} to go with logits {list(logits.shape)}, got "
+            f"{list(target.shape)}: bring the logits to the size of the target first, or say by align_corners how to"
         )
 
 

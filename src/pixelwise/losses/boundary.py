@@ -14,26 +14,30 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from pixelwise.errors import ConfigError
-from pixelwise.losses.arguments import prepare, ratio, whole
+from pixelwise.kernels.upsample_loss import enlarge
+from pixelwise.losses.arguments import Pixels, prepare, ratio, whole
 
 
 def boundary_loss(
-    logits: Tensor,
+    logits: Tensor | Pixels,
     target: Tensor,
     *,
     classes: Sequence[int] | None = None,
     maps: Tensor | None = None,
     ignore_index: int = 255,
     check: bool = True,
+    align_corners: bool | None = None,
 ) -> Tensor:
     """Boundary loss: the mean of p_k times the signed distance to the boundary of class k in the truth, in pixels.
 
     The mean is over valid pixels and the chosen classes. Probability inside its class is rewarded and outside charged,
     both by how far from the boundary, so values can be negative. A class absent from an image adds 0 there. Meant
-    beside a region loss (`dice+0.01*boundary`): alone it is content with an empty mask.
+    beside a region loss (`dice+0.01*boundary`): alone it is content with an empty mask. Its maps of distances have the
+    size [B, K, H, W], and so has the softmax here: unlike the other losses it does build the enlarged logits.
 
     Args:
-        logits: [B, K, H, W] floating point; computed in float32 (float64 for float64 logits).
+        logits: [B, K, H, W] floating point, or [B, K, h, w] with `align_corners`; computed in float32 (float64 for
+            float64 logits).
         target: [B, H, W] integer ids in 0..K-1, or `ignore_index` (void), which reaches neither value nor gradient; a
             batch that is all void gives 0 with zero gradient.
         classes: ids that count, by default all; the paper leaves out the background.
@@ -45,14 +49,17 @@ def boundary_loss(
         ConfigError: shapes, dtypes or options that do not fit.
         DataError: an id that is neither a class nor void.
     """
-    pixels = prepare(logits, target, ignore_index, check)
+    pixels = prepare(logits, target, ignore_index, check, align_corners)
     chosen = _chosen(classes, pixels.classes)
+    wanted = (len(pixels.labels), pixels.classes, *pixels.size)
     if maps is None:
-        maps = distance_maps(target, pixels.classes, ignore_index=ignore_index)
-    elif maps.shape != logits.shape:
-        raise ConfigError(f"maps must be {list(logits.shape)} as the logits, got {list(maps.shape)}")
-    signed = torch.where(pixels.valid.unsqueeze(1), maps.detach().to(pixels.logits)[:, chosen], 0.0)
-    products = pixels.logits.softmax(1)[:, chosen] * signed  # [B, k, H, W]
+        maps = distance_maps(pixels.labels, pixels.classes, ignore_index=-1)
+    elif tuple(maps.shape) != wanted:
+        raise ConfigError(f"maps must be [B, K, H, W] = {list(wanted)}, got {list(maps.shape)}")
+    valid = pixels.valid.unsqueeze(1)
+    signed = torch.where(valid, maps.detach().to(pixels.logits)[:, chosen], 0.0)
+    full = enlarge(pixels.logits, pixels.size, pixels.align_corners).masked_fill(~valid, 0.0)
+    products = full.softmax(1)[:, chosen] * signed  # [B, k, H, W]
     return ratio(products.sum(), pixels.valid.sum() * len(chosen))
 
 

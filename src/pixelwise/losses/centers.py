@@ -56,7 +56,9 @@ def _(output: Centers, truths: Sequence[Segments], task: Task, recipe: Recipe) -
     for prefix, factor, head in heads(output):
         found = targets(truths, head.grouping.things, head.goal)
         pixels = torch.where(found.small, head.goal.small_weight, 1.0) if head.goal.small_weight != 1 else None
-        terms = recipe.mix(head.full(), labels, ignore_index=void_label(task), weight=weight, pixel_weight=pixels)
+        dense = head.classes
+        terms = recipe.mix(dense.logits, labels, ignore_index=void_label(task), weight=weight, pixel_weight=pixels,
+                           align_corners=dense.align_corners)  # fmt: skip
         heat, offsets = head.full_centres()
         terms["heat"] = HEAT * _mean((heat[:, 0].float() - found.heat).square(), found.counts)
         wrong = (offsets.float() - found.offsets).abs().mean(1)  # [B, H, W]

@@ -51,7 +51,8 @@ def _(output: Dense, truths: Sequence[Segments], task: Task, recipe: Recipe) -> 
     weight = torch.tensor(recipe.class_weights, device=target.device) if recipe.class_weights else None
     losses: dict[str, Tensor] = {}
     for prefix, factor, head in heads(output):
-        terms = recipe.mix(head.full(), target, ignore_index=void_label(task), weight=weight)
+        terms = recipe.mix(head.logits, target, ignore_index=void_label(task), weight=weight,
+                           align_corners=head.align_corners)  # fmt: skip
         losses |= {prefix + name: factor * loss for name, loss in terms.items()}
     return losses
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from pixelwise.errors import ConfigError, nearest
-from pixelwise.losses.arguments import ClassWeight, number
+from pixelwise.losses.arguments import ClassWeight, number, prepare
 from pixelwise.losses.boundary import boundary_loss
+from pixelwise.losses.lovasz import lovasz_softmax
 from pixelwise.losses.pixel import cross_entropy, focal, ohem_cross_entropy, topk_cross_entropy
-from pixelwise.losses.region import dice, focal_tversky, generalised_dice, log_cosh_dice, lovasz_softmax, tversky
+from pixelwise.losses.region import dice, focal_tversky, generalised_dice, log_cosh_dice, tversky
 
 Loss = Callable[..., Tensor]
 
@@ -35,8 +36,9 @@ LOSSES: dict[str, Loss] = {
 # A data set's class weights go to the losses that add up pixels. Those that compare regions give every class the same
 # say already, so they take weights only where the text asks: dice(weight=[1,2,5]).
 ADD_UP_PIXELS = frozenset({"ce", "focal", "ohem", "topk"})
+COMPARE_REGIONS = frozenset({"dice", "gdice", "logcoshdice", "tversky", "focaltversky"})
 # Given by the caller at each step, or not sayable in text.
-NOT_OPTIONS = frozenset({"ignore_index", "check", "maps", "pixel_weight"})
+NOT_OPTIONS = frozenset({"ignore_index", "check", "maps", "pixel_weight", "align_corners"})
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Term:
     name: str
     factor: float = 1.0
     options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def reads_lse(self) -> bool:
+        """Whether it needs the log of the sum of exponentials, as label smoothing and Lovasz do."""
+        return self.name == "lovasz" or any(key == "label_smoothing" and value for key, value in self.options)
 
     def __str__(self) -> str:
         inside = ",".join(f"{key}={value!r}" for key, value in self.options)
@@ -74,16 +81,22 @@ class Mix:
         weight: ClassWeight = None,
         pixel_weight: Tensor | None = None,
         check: bool = True,
+        align_corners: bool | None = None,
     ) -> dict[str, Tensor]:
         """{short name: factor * loss}, scalars whose sum is the loss to train on.
 
+        All terms share one pass over the enlarged logits, forward and backward (`boundary`, which builds them, and
+        `lovasz`, which builds them class by class, have further ones of their own).
+
         Args:
-            logits: [B, K, H, W] floating point.
+            logits: [B, K, H, W] floating point, or [B, K, h, w] with `align_corners`.
             target: [B, H, W] integer ids in 0..K-1, or `ignore_index`.
             weight: [K] class weights, for the terms that add up pixels (ce, focal, ohem, topk) unless such a term
                 brings its own.
             pixel_weight: [B, H, W] weights of pixels, for the terms that add up pixels.
             check: look, once for all terms, for ids that are neither a class nor void.
+            align_corners: how logits on a coarser grid are enlarged to the target's size, as in torch's `interpolate`;
+                None: they have that size.
 
         Raises:
             ConfigError: what the losses raise, and `weight` given where no term would use it.
@@ -92,6 +105,9 @@ class Mix:
         if weight is not None and not self.takes_class_weights:
             takers = ", ".join(sorted(ADD_UP_PIXELS))
             raise ConfigError(f"class weights are given but no term of {self} takes them; those that do: {takers}")
+        pixels = prepare(logits, target, ignore_index, check, align_corners)
+        pixels.lse = any(term.reads_lse for term in self.terms)
+        pixels.masses = any(term.name in COMPARE_REGIONS for term in self.terms)
         parts = {}
         for term in self.terms:
             options = dict(term.options)
@@ -99,9 +115,7 @@ class Mix:
                 options.setdefault("weight", weight)
             if pixel_weight is not None and term.name in ADD_UP_PIXELS:
                 options["pixel_weight"] = pixel_weight
-            loss = LOSSES[term.name](logits, target, ignore_index=ignore_index, check=check, **options)
-            parts[term.name] = term.factor * loss
-            check = False
+            parts[term.name] = term.factor * LOSSES[term.name](pixels, target, ignore_index=ignore_index, **options)
         return parts
 
 

@@ -1,7 +1,10 @@
 """Losses that add up pixels: cross-entropy, focal, OHEM and top-k cross-entropy.
 
-Shapes: B batch, K classes, H W full size, P = B*H*W pixels. All take raw logits and return a scalar, computed in
-float32 (float64 for float64 logits). Pixels of `ignore_index` (void) reach neither value nor gradient, and a batch
+Shapes: B batch, K classes, h w the logits' grid, H W full size, P = B*H*W pixels. All take raw logits and return a
+scalar, computed in float32 (float64 for float64 logits). Logits of another size than the target's go with
+`align_corners` and are enlarged bilinearly within the loss: no full-size map of all classes is built (`kernels.
+upsample_loss`; in plain PyTorch, which serves float64, compiled nets and devices without a kernel, it is). OHEM and
+top-k choose among the [B, H, W] losses. Pixels of `ignore_index` (void) reach neither value nor gradient, and a batch
 that is all void gives 0 with zero gradient. `pixel_weight` [B, H, W] scales each pixel's loss; means stay over pixels,
 except that top-k weighs before it chooses, so that heavy pixels are chosen first. All raise what `arguments.prepare`
 raises: ConfigError for shapes, dtypes and options that cannot be, DataError for an id that is neither a class nor void.
@@ -12,14 +15,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pixelwise.errors import ConfigError
+from pixelwise.kernels.upsample_loss import enlarge
 from pixelwise.losses.arguments import ClassWeight, Pixels, class_weight, number, prepare, ratio, whole
 
 
 def cross_entropy(
-    logits: Tensor,
+    logits: Tensor | Pixels,
     target: Tensor,
     *,
     ignore_index: int = 255,
@@ -27,11 +30,12 @@ def cross_entropy(
     pixel_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     check: bool = True,
+    align_corners: bool | None = None,
 ) -> Tensor:
     """Cross-entropy: the mean of -log p_t over valid pixels, as torch computes it wherever that is not NaN.
 
     Args:
-        logits: [B, K, H, W] floating point.
+        logits: [B, K, H, W] floating point, or [B, K, h, w] with `align_corners`.
         target: [B, H, W] integer ids in 0..K-1, or `ignore_index`.
         weight: [K] weights of classes; the sum is divided by the sum of the weights of the valid pixels, as torch does,
             so a common factor in the weights changes nothing.
@@ -41,16 +45,31 @@ def cross_entropy(
     1.3863
     """
     label_smoothing = number("label_smoothing", label_smoothing, low=0.0, high=1.0)
-    pixels = prepare(logits, target, ignore_index, check)
+    pixels = prepare(logits, target, ignore_index, check, align_corners)
     weights = class_weight(weight, pixels)
-    losses = F.cross_entropy(
-        pixels.logits, pixels.ids, weight=weights, reduction="none", label_smoothing=label_smoothing
-    )  # [B, H, W]
+    losses = _weighted(-pixels.read(lse=label_smoothing > 0).log_p, weights, pixels)  # [B, H, W]
+    if label_smoothing > 0:
+        share = label_smoothing / pixels.classes
+        losses = (1 - label_smoothing) * losses + share * _weighted_sum_of_logs(weights, pixels)
     return ratio(_total(_scaled(losses, pixel_weight), pixels), _weight_total(weights, pixels))
 
 
+def _weighted_sum_of_logs(weights: Tensor | None, pixels: Pixels) -> Tensor:
+    """[B, H, W] the sum over classes of w_k (-log p_k).
+
+    A weighted sum of logits may be taken before they are enlarged, since enlarging is linear: a map of one channel.
+    """
+    lse = pixels.read(lse=True).lse
+    assert lse is not None
+    if weights is None:
+        total, mixed = float(pixels.classes), pixels.logits.sum(1, keepdim=True)  # [B, 1, h, w]
+    else:
+        total, mixed = weights.sum(), (pixels.logits * weights.view(-1, 1, 1)).sum(1, keepdim=True)
+    return total * lse - enlarge(mixed, pixels.size, pixels.align_corners).squeeze(1)
+
+
 def focal(
-    logits: Tensor,
+    logits: Tensor | Pixels,
     target: Tensor,
     *,
     gamma: float = 2.0,
@@ -59,6 +78,7 @@ def focal(
     weight: ClassWeight = None,
     pixel_weight: Tensor | None = None,
     check: bool = True,
+    align_corners: bool | None = None,
 ) -> Tensor:
     """Focal loss: Lin, Goyal, Girshick, He, Dollar 2017, arXiv 1708.02002, in its softmax form.
 
@@ -66,7 +86,7 @@ def focal(
     class: alpha and weight are multiplied afterwards and never bend it. gamma = 0 is cross-entropy.
 
     Args:
-        logits: [B, K, H, W] floating point.
+        logits: [B, K, H, W] floating point, or [B, K, h, w] with `align_corners`.
         target: [B, H, W] integer ids in 0..K-1, or `ignore_index`.
         gamma: at least 0; how strongly pixels that are already right are held back.
         alpha: [K] factors by true class, or one factor for all. They scale the loss: the mean stays over pixels.
@@ -74,21 +94,19 @@ def focal(
             proportions matter.
     """
     gamma = number("gamma", gamma, low=0.0)
-    pixels = prepare(logits, target, ignore_index, check)
+    pixels = prepare(logits, target, ignore_index, check, align_corners)
     factors = _alpha(alpha, pixels)
     weights = class_weight(weight, pixels)
-    log_p = _true_log_prob(pixels)
+    log_p = pixels.read().log_p
     # 1 - p without cancellation. Below the floor the slope of a power under 1 would be infinite; there it is cut to 0.
     wrong = -torch.expm1(log_p)
     losses = wrong.clamp_min(torch.finfo(wrong.dtype).tiny).pow(gamma) * -log_p
-    for scale in (factors, weights):
-        if scale is not None:
-            losses = losses * scale[pixels.ids]
+    losses = _weighted(_weighted(losses, factors, pixels), weights, pixels)
     return ratio(_total(_scaled(losses, pixel_weight), pixels), _weight_total(weights, pixels))
 
 
 def ohem_cross_entropy(
-    logits: Tensor,
+    logits: Tensor | Pixels,
     target: Tensor,
     *,
     threshold: float = 0.7,
@@ -97,6 +115,7 @@ def ohem_cross_entropy(
     weight: ClassWeight = None,
     pixel_weight: Tensor | None = None,
     check: bool = True,
+    align_corners: bool | None = None,
 ) -> Tensor:
     """Cross-entropy on hard pixels only: Shrivastava, Gupta, Girshick 2016, arXiv 1604.03540, in HRNet's pixel form.
 
@@ -106,7 +125,7 @@ def ohem_cross_entropy(
     the value is 0, where HRNet's code gives NaN.
 
     Args:
-        logits: [B, K, H, W] floating point.
+        logits: [B, K, H, W] floating point, or [B, K, h, w] with `align_corners`.
         target: [B, H, W] integer ids in 0..K-1, or `ignore_index`.
         threshold: p_t in 0..1 below which a pixel is hard.
         min_kept: pixels of the whole batch, at least 0.
@@ -114,10 +133,10 @@ def ohem_cross_entropy(
     """
     threshold = number("threshold", threshold, low=0.0, high=1.0)
     min_kept = whole("min_kept", min_kept)
-    pixels = prepare(logits, target, ignore_index, check)
+    pixels = prepare(logits, target, ignore_index, check, align_corners)
     weights = class_weight(weight, pixels)
-    log_p = _true_log_prob(pixels)  # [B, H, W]
-    losses = _scaled(-log_p if weights is None else -log_p * weights[pixels.ids], pixel_weight)
+    log_p = pixels.read().log_p  # [B, H, W]
+    losses = _scaled(_weighted(-log_p, weights, pixels), pixel_weight)
     with torch.no_grad():
         easy = torch.where(pixels.valid, log_p.exp(), 2.0).flatten()  # [P]; void sorts last
         kept = easy < _raised(threshold, min_kept, easy, pixels.valid.sum())  # never void: 2 is below no threshold
@@ -134,7 +153,7 @@ def _raised(threshold: float, min_kept: int, easy: Tensor, count: Tensor) -> Ten
 
 
 def topk_cross_entropy(
-    logits: Tensor,
+    logits: Tensor | Pixels,
     target: Tensor,
     *,
     fraction: float = 0.2,
@@ -142,6 +161,7 @@ def topk_cross_entropy(
     weight: ClassWeight = None,
     pixel_weight: Tensor | None = None,
     check: bool = True,
+    align_corners: bool | None = None,
 ) -> Tensor:
     """Mean cross-entropy of the hardest share of the valid pixels: Wu, Shen, van den Hengel 2016, arXiv 1605.06885.
 
@@ -150,15 +170,14 @@ def topk_cross_entropy(
     is half of cross-entropy. Here fraction 1 is cross-entropy, and without void the two agree.
 
     Args:
-        logits: [B, K, H, W] floating point.
+        logits: [B, K, H, W] floating point, or [B, K, h, w] with `align_corners`.
         target: [B, H, W] integer ids in 0..K-1, or `ignore_index`.
         fraction: share of valid pixels kept, in 0..1.
         weight: [K]; scales each pixel's loss before the choice. The mean is over kept pixels, not over weights.
     """
     fraction = number("fraction", fraction, low=0.0, high=1.0)
-    pixels = prepare(logits, target, ignore_index, check)
-    losses = F.cross_entropy(pixels.logits, pixels.ids, weight=class_weight(weight, pixels), reduction="none")
-    losses = _scaled(losses, pixel_weight)
+    pixels = prepare(logits, target, ignore_index, check, align_corners)
+    losses = _scaled(_weighted(-pixels.read().log_p, class_weight(weight, pixels), pixels), pixel_weight)
     # Void sorts last at -1. The most that can be kept is known here, how many are is known to the device only.
     ranked = torch.where(pixels.valid, losses, -1.0).flatten()
     most = min(int(fraction * ranked.numel()) + 1, ranked.numel())
@@ -178,9 +197,9 @@ def _scaled(losses: Tensor, pixel_weight: Tensor | None) -> Tensor:
     return losses * pixel_weight.detach().to(losses)
 
 
-def _true_log_prob(pixels: Pixels) -> Tensor:
-    """log p_t [B, H, W], at most 0."""
-    return pixels.logits.log_softmax(1).gather(1, pixels.ids.unsqueeze(1)).squeeze(1)
+def _weighted(losses: Tensor, weights: Tensor | None, pixels: Pixels) -> Tensor:
+    """losses [B, H, W] times the weight of each pixel's class."""
+    return losses if weights is None else losses * pixels.of_label(weights)
 
 
 def _alpha(alpha: ClassWeight | float, pixels: Pixels) -> Tensor | None:
@@ -197,4 +216,4 @@ def _weight_total(weights: Tensor | None, pixels: Pixels) -> Tensor:
     """The sum of the weights of the valid pixels, or their number."""
     if weights is None:
         return pixels.valid.sum()
-    return torch.where(pixels.valid, weights[pixels.ids], 0.0).sum()
+    return torch.where(pixels.valid, pixels.of_label(weights), 0.0).sum()

@@ -170,6 +170,8 @@ def _semantic(output: Regions, truths: Sequence[Segments], task: Task, recipe: R
     if given:
         things = sum(given[k] for k in output.things) / len(output.things)
         weight = torch.tensor([*(given[k] for k in output.stuff), things], device=target.device)
-    logits = output.semantic.full()[..., : target.shape[1], : target.shape[2]]
-    terms = recipe.mix(logits, target, ignore_index=void, weight=weight)
+    height, width = output.semantic.frames[0].padded
+    target = F.pad(target, (0, width - target.shape[2], 0, height - target.shape[1]), value=void)
+    terms = recipe.mix(output.semantic.logits, target, ignore_index=void, weight=weight,
+                       align_corners=output.semantic.align_corners)  # fmt: skip
     return {"semantic." + name: loss for name, loss in terms.items()}
