@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from pixelwise.core.classes import Classes
@@ -60,12 +61,29 @@ class Choice:
     images: int
 
 
+@dataclass(frozen=True)
+class Partial:
+    """The answer for a window of an image, in which nothing is left out yet for what only the whole image tells.
+
+    segments     of the window; all that may still count
+    least_area   [N] int64 pixels and least_score [N] float32: rows that have less in the whole image are left out; a
+                 row of least area 0 stays even where it owns no pixel
+    rest         NOTHING or UNKNOWN: what the pixels of those become
+    """
+
+    segments: Segments
+    least_area: Tensor
+    least_score: Tensor
+    rest: int
+
+
 class Task(Protocol):
     """What is asked of a net: the truth as this task sees it, how an output is read, how it is scored.
 
     `decode` is the answer, `decide(read(output, i))`: `read` is what costs, `decide` applies the task's thresholds.
     `ranked` is what average precision sees of a reading. `chooser` makes what chooses the thresholds, where there are
-    some.
+    some. `partial` answers for a window of a larger image, whose other windows go on with what it finds: segments of a
+    `countable` label are single objects, those of any other label are one.
     """
 
     name: ClassVar[str]
@@ -83,6 +101,11 @@ class Task(Protocol):
     def decode(self, output: Output, i: int) -> Segments: ...
 
     def ranked(self, reading: Any) -> Segments: ...
+
+    @property
+    def countable(self) -> np.ndarray: ...  # [K] bool, K of `classes`
+
+    def partial(self, output: Output, i: int) -> Partial: ...
 
     def chooser(self) -> Chooser | None: ...
 

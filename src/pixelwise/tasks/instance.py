@@ -10,7 +10,8 @@ import torch
 
 from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Candidates, Output
-from pixelwise.core.segments import Segments
+from pixelwise.core.segments import NOTHING, Segments
+from pixelwise.core.types import Partial
 from pixelwise.errors import ConfigError
 from pixelwise.metrics.precision import AveragePrecision
 from pixelwise.tasks.thresholds import InstanceThresholds, check_thresholds
@@ -86,6 +87,18 @@ class Instance:
 
     def ranked(self, reading: Segments) -> Segments:
         return reading
+
+    @property
+    def countable(self) -> np.ndarray:
+        """[K] bool: all classes are."""
+        return np.ones(len(self.classes), bool)
+
+    def partial(self, output: Output, i: int) -> Partial:
+        """Objects of half the least score too: the score of one that is seen in parts is their mean by area."""
+        reading = self.read(output, i)
+        found = reading.keep(reading.scores >= self.score / 2).to("cpu")
+        area, score = torch.full((len(found),), max(1, self.min_area)), torch.full((len(found),), self.score)
+        return Partial(found, area, score, NOTHING)
 
     def chooser(self) -> InstanceThresholds:
         return InstanceThresholds(len(self.classes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Candidates, Output
 from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, look_up, smallest_int
+from pixelwise.core.types import Partial
 from pixelwise.metrics.panoptic import PanopticQuality
 from pixelwise.tasks.thresholds import PanopticThresholds, check_thresholds
 
@@ -75,6 +76,20 @@ class Panoptic:
 
     def ranked(self, reading: Candidates) -> Segments:
         return self.decide(reading)
+
+    @property
+    def countable(self) -> np.ndarray:
+        """[K] bool: the things are."""
+        return self.classes.is_thing
+
+    def partial(self, output: Output, i: int) -> Partial:
+        """However small. The least score counts here already: what is too unsure leaves its pixels to others."""
+        found = self.read(output, i)
+        small = replace(self, min_area=0)
+        segments = small.decide(replace(found, merge=replace(found.merge, stuff_area=0)))
+        thing = self.countable[segments.labels.numpy()]
+        area = np.where(thing, self.min_area, found.merge.stuff_area).clip(1).astype(np.int64)
+        return Partial(segments, torch.from_numpy(area), torch.zeros(len(segments)), UNKNOWN)
 
     def chooser(self) -> PanopticThresholds:
         return PanopticThresholds(self)

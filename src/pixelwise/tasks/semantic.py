@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Output
 from pixelwise.core.segments import NOTHING, UNKNOWN, Segments, look_up, smallest_int
+from pixelwise.core.types import Partial
 from pixelwise.metrics.overlap import ConfusionMatrix
 
 
@@ -38,6 +40,16 @@ class Semantic:
 
     def ranked(self, reading: Segments) -> Segments:
         return reading
+
+    @property
+    def countable(self) -> np.ndarray:
+        """[K] bool: no class is."""
+        return np.zeros(len(self.classes), bool)
+
+    def partial(self, output: Output, i: int) -> Partial:
+        """Every class is a row of the whole image, seen or not."""
+        rows = len(self.classes)
+        return Partial(self.read(output, i), torch.zeros(rows, dtype=torch.int64), torch.zeros(rows), NOTHING)
 
     def chooser(self) -> None:
         """There is no threshold: the largest score wins."""

@@ -1,0 +1,141 @@
+"""How an image that is too large to be seen at once is cut into tiles, and which pixels of each are answered.
+
+A tile's window is read, its core is answered; the cores share the image out among themselves. Near those edges of a
+window that are not the image's, the net sees less than there is: `margin` pixels there are not trusted. For a net that
+looks no further than a halo (`nn.receptive`), a margin of the halo makes the answer that of the whole image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pixelwise.core.outputs import Window
+from pixelwise.errors import ConfigError
+from pixelwise.nn.receptive import Halo
+
+STRIP = 64  # pixels that both neighbours see rightly where objects are joined, with a halo
+SHARED = 4  # without one, neighbours share a window's side / SHARED where objects are joined
+LARGEST, LEAST = 2048, 128  # pixels a side of windows
+BLENDED = 2  # windows to be blended begin so many to a side (Isensee et al. 2021), where memory allows
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile; all parts are (top, left, height, width) in pixels of the image.
+
+    row, column   where it stands among the tiles
+    window        what is read
+    trusted       the part of the window where the net sees all that it would in the whole image, or most of it
+    core          the part that this tile answers for
+    """
+
+    row: int
+    column: int
+    window: Window
+    trusted: Window
+    core: Window
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How windows lie on an image.
+
+    side     pixels a side of every window, but for smaller images and what is left at the right and bottom border
+    overlap  pixels that neighbouring windows share at least
+    margin   pixels at a window's inner edges that are not trusted, at most half the overlap
+    stride   windows begin and cores end at multiples of it
+    exact    the margin covers the net's halo: class maps are those of the whole image
+    blended  what overlaps is a weighted mean of probabilities
+    Raises ConfigError for windows that overlap too much, or are no multiples of the stride.
+    """
+
+    side: int
+    overlap: int
+    margin: int = 0
+    stride: int = 1
+    exact: bool = False
+    blended: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.side, self.stride) < 1 or min(self.overlap, self.margin) < 0:
+            raise ConfigError(f"{self}: side and stride must be at least 1, overlap and margin at least 0.")
+        if any(n % self.stride for n in (self.side, self.overlap, self.margin)):
+            raise ConfigError(f"{self}: side, overlap and margin must be multiples of the stride.")
+        if self.overlap >= self.side or 2 * self.margin > self.overlap:
+            raise ConfigError(f"{self}: the overlap must be smaller than the side, the margin at most half of it.")
+
+    @property
+    def step(self) -> int:
+        """Pixels from the beginning of one window to that of the next."""
+        return self.side - self.overlap
+
+    def counts(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of tiles on an image (H, W)."""
+        return len(self._starts(size[0])), len(self._starts(size[1]))
+
+    def rows(self, size: tuple[int, int]) -> Iterator[list[Tile]]:
+        """The tiles of an image (H, W), row by row; the last of each direction are shifted inwards."""
+        across = self._spans(size[1])
+        for i, down in enumerate(self._spans(size[0])):
+            yield [Tile(i, j, *(_window(a, b) for a, b in zip(down, other))) for j, other in enumerate(across)]
+
+    def _starts(self, length: int) -> list[int]:
+        if length <= self.side:
+            return [0]
+        last = -(-(length - self.side) // self.stride) * self.stride
+        return [*range(0, last, self.step), last]
+
+    def _spans(self, length: int) -> list[tuple[tuple[int, int], tuple[int, int], tuple[int, int]]]:
+        """(start, stop) of windows, of their trusted parts and of their cores along one direction."""
+        starts = self._starts(length)
+        stops = [min(start + self.side, length) for start in starts]
+        inner = [start + self.margin for start in starts]
+        outer = [stop - self.margin for stop in stops]
+        inner[0], outer[-1] = 0, length
+        # halfway through what both neighbours are trusted with
+        cuts = [a + (b - a) // 2 // self.stride * self.stride for a, b in zip(inner[1:], outer)]
+        return list(zip(zip(starts, stops), zip(inner, outer), zip([0, *cuts], [*cuts, length])))
+
+
+def _window(down: tuple[int, int], across: tuple[int, int]) -> Window:
+    return down[0], across[0], down[1] - down[0], across[1] - across[0]
+
+
+def choose_tiling(size: tuple[int, int], halo: Halo | None, *, joins: bool, channels: int, per_pixel: float,
+                  memory: int) -> Tiling:  # fmt: skip
+    """A tiling for an image (H, W).
+
+    halo       of the net, None where it has none or the views do not keep to it
+    joins      whether there are objects to be joined where tiles meet
+    channels   maps of probabilities, where they are to be blended
+    per_pixel  bytes that the net takes for a pixel of its input
+    memory     bytes that it may take; four times as many where a halo needs room
+
+    Exact where a halo holds for images of this size and a window of four halos fits.
+    """
+    room = int((memory / per_pixel) ** 0.5)
+    if halo is not None and (halo.any_size or not any(n % halo.stride for n in size)):
+        margin = _up(halo.pixels, halo.stride)
+        overlap = 2 * margin + (_up(STRIP, halo.stride) if joins else 0)
+        side = _up(max(min(room, LARGEST), LEAST, 2 * overlap), halo.stride)
+        if side <= max(2 * room, LEAST):
+            return Tiling(side, overlap, margin, halo.stride, exact=True)
+    stride = 64  # a multiple of every net's: the nearer to how it would lie in the whole image the better
+    if joins:
+        side = _down(max(min(room, LARGEST), 4 * stride), stride)
+        overlap = _up(side // SHARED, stride)
+        return Tiling(side, overlap, overlap // 4, 16)
+    open_rows = memory // 2 // max(1, 2 * channels * size[1])  # of a strip in float16, see `prediction.blending`
+    held = int((memory / 2 / (4 * channels)) ** 0.5)  # what is blended of a row of tiles: float32
+    side = _down(max(min(room, held, LARGEST), 4 * stride), stride)
+    overlap = _down(min(side // BLENDED, max(open_rows, side // 8)), 16)
+    return Tiling(side, overlap, 0, 16, blended=True)
+
+
+def _up(n: int, unit: int) -> int:
+    return -(-n // unit) * unit
+
+
+def _down(n: int, unit: int) -> int:
+    return max(unit, n // unit * unit)
