@@ -57,8 +57,12 @@ class Evaluate:
     """Test-time augmentation: flip, vflip, turn, dihedral, scale, or several joined as in flip+scale."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the net."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the net; auto: faster than float32 where the processor can and the answers stay alike."""
+    engine: Literal["auto", "eager", "compiled", "onnx", "openvino"] = "auto"
+    """What runs the net; auto: the net itself, or a faster engine where there is enough to do (pixelwise machine)."""
+    exact: bool = False
+    """The net itself in float32, whatever is faster."""
     format: str | None = None
     """Layout on disk; found by looking by default."""
     options: tuple[str, ...] = ()
@@ -89,8 +93,12 @@ class Predict:
     """Test-time augmentation: flip, vflip, turn, dihedral, scale, or several joined as in flip+scale."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the net."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the net; auto: faster than float32 where the processor can and the answers stay alike."""
+    engine: Literal["auto", "eager", "compiled", "onnx", "openvino"] = "auto"
+    """What runs the net; auto: the net itself, or a faster engine where there is enough to do (pixelwise machine)."""
+    exact: bool = False
+    """The net itself in float32, whatever is faster."""
     max_pixels: int = 300_000_000
     """Larger images are refused before they are decoded."""
     save: tuple[str, ...] = ()
@@ -252,7 +260,7 @@ def _evaluate(command: Evaluate) -> int:
     out = command.out or command.model.parent / f"evaluation-{command.split}"
     task = None if command.task == "auto" else command.task
     model = load(command.model, command.device, command.tta, task=task, score=command.score,
-                 precision=command.precision)  # fmt: skip
+                 precision=command.precision, engine=command.engine, exact=command.exact)  # fmt: skip
     data = open_data(command.data, command.format, **parse_options(command.options))
     check_writable(out)
     scores = replace(evaluate(model, data, split=command.split), model=str(command.model))
@@ -278,12 +286,15 @@ def _predict(command: Predict) -> int:
     if not command.images:
         raise ConfigError("There is nothing to predict: name at least one image or folder after the model.")
     model = load(command.model, command.device, command.tta, task=None if command.task == "auto" else command.task,
-                 score=command.score, precision=command.precision, max_pixels=command.max_pixels)  # fmt: skip
+                 score=command.score, precision=command.precision, engine=command.engine, exact=command.exact,
+                 max_pixels=command.max_pixels)  # fmt: skip
     if model.thresholds:
         print(f"thresholds  {model.thresholds}")
     with Progress() as progress:
         run = predict_folder(model, command.images, command.out, save=command.save or None, overlay=command.overlay,
                              confidence=command.confidence, on_image=progress.on_image)  # fmt: skip
+    choice = model.choice
+    print(f"computed    by {choice.engine} in {choice.precision} on {choice.device}: {choice.reasons['engine']}")
     print(f"{len(run.done)} image{'s' if len(run.done) != 1 else ''} segmented, answers in {command.out}")
     for sentence in run.lost:
         print(f"lost: {sentence}")

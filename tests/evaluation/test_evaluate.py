@@ -18,6 +18,9 @@ from pixelwise.errors import ConfigError, DataError, ModelFileError
 from pixelwise.evaluation import Scores, evaluate
 from pixelwise.metrics import BoundaryF, BoundaryIoU, ConfusionMatrix
 from pixelwise.prediction import load, predict_folder
+from pixelwise.prediction.chosen import ChosenEngine
+
+EXACTLY = "Computed by the net itself in fp32 on cpu."
 
 TABLE = ["7 road 128 64 128", "24 person 220 20 60 thing", "23 sky 70 130 180", "# ignore index: 255"]
 
@@ -100,7 +103,7 @@ def test_a_perfect_model_has_perfect_scores(models, data, monkeypatch):
         sample = opened.read(record)
         key = float(model.card.preprocessing(sample.image[None]).sum())
         truths[key] = sample.truth.class_map(void=2).long()
-    monkeypatch.setattr(model, "net", Oracle())
+    monkeypatch.setattr(model, "engine", ChosenEngine(Oracle(), device=torch.device("cpu")))
     scores = evaluate(model, opened, boundary=False)
     for key in ("miou", "mdice", "pixel_accuracy", "fwiou"):
         assert scores[key] == 1, key
@@ -138,8 +141,8 @@ def test_another_order_is_matched_by_name(models, data, tmp_path):
     scores = evaluate(models["semantic"], turned, device="cpu")
     expected = evaluate(models["semantic"], data, device="cpu")
     assert np.array_equal(scores["confusion"], expected["confusion"])
-    assert scores.notes == ("The data's classes were matched to the model's by name.",)
-    assert expected.notes == ()
+    assert scores.notes == ("The data's classes were matched to the model's by name.", EXACTLY)
+    assert expected.notes == (EXACTLY,)
 
 
 def test_a_part_of_the_classes(models, tmp_path):
@@ -164,7 +167,7 @@ def test_class_maps_alone_do_not_score_instances(models, data):
 
 def test_grey_data_for_a_colour_model(models, tmp_path):
     scores = evaluate(models["semantic"], write_data(tmp_path / "set", channels=1), device="cpu", boundary=False)
-    assert scores.notes == ("The data has 1 channels, the model takes 3; converted.",)
+    assert scores.notes == ("The data has 1 channels, the model takes 3; converted.", EXACTLY)
 
 
 def test_missing_split_and_missing_model(models, data, tmp_path):

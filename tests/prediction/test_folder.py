@@ -245,7 +245,7 @@ def test_memory_that_does_not_suffice_is_a_failed_image(models, photos, tmp_path
     monkeypatch.setattr(model, "forward", forward)
     run = predict_folder(model, photos, tmp_path / "out", save=["classes"])
     assert [(path.name, "memory" in reason) for path, reason in run.failed] == [("b.jpg", True)]
-    monkeypatch.setattr(model, "net", torch.nn.Linear(2, 2))  # a fault in the net is no bad image
+    monkeypatch.setattr(model.engine, "engine", torch.nn.Linear(2, 2))  # a fault in the net is no bad image
     with pytest.raises((RuntimeError, TypeError)):
         predict_folder(model, photos, tmp_path / "out", save=["classes"])
 

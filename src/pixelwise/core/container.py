@@ -31,7 +31,7 @@ def memory_limit(root: Path = ROOT) -> float:
 
 
 def memory_room(root: Path = ROOT) -> float:
-    """Bytes below the limit that can still be had; file pages that can be dropped count as free. inf without a limit."""
+    """Bytes below the limit that can still be had; file pages that can be dropped count. inf without a limit."""
     least = math.inf
     for folder in _folders("memory", root):
         limit = _limit(folder)
@@ -74,7 +74,7 @@ def _folders(controller: str, root: Path) -> Iterator[Path]:
 
 def _groups(path: Path) -> dict[str, str]:
     """Controller -> group, of lines like 4:memory:/some/group; version 2 has the empty controller."""
-    found = {}
+    found: dict[str, str] = {}
     for line in _lines(path):
         _, controllers, group = line.split(":", 2)
         found |= dict.fromkeys(controllers.split(","), group)

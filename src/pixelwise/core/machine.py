@@ -92,6 +92,18 @@ def find(root: Path = ROOT) -> Machine:
     )  # fmt: skip
 
 
+@cache
+def here() -> Machine:
+    """This machine, looked at once."""
+    return find()
+
+
+def hold_threads(threads: int) -> None:
+    """No more threads for torch and the kernels than that: in a container it would start one for each core it sees."""
+    if torch.get_num_threads() > threads:
+        torch.set_num_threads(threads)
+
+
 def processor_flags(text: str) -> tuple[str, ...]:
     """Those of FLAGS that a /proc/cpuinfo names, in that order; elsewhere than on x86 none is known."""
     lines = [line.split(":", 1)[1] for line in text.splitlines() if line.split(":", 1)[0].strip() == "flags"]

@@ -29,6 +29,7 @@ from pixelwise.metrics import (
     InstanceF1,
     ObjectDice,
 )
+from pixelwise.prediction.amount import different_sizes
 from pixelwise.prediction.images import fit_channels
 from pixelwise.prediction.predictor import Predictor, load
 from pixelwise.views import View
@@ -38,13 +39,15 @@ def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split
              task: str | None = None, score: float | None = None, tta: str | Sequence[View] | None = None,
              device: str | torch.device | None = None,
              out: str | Path | None = None, boundary: bool = True, batch_size: int = 1, workers: int = 2,
-             precision: str = "fp32", on_image: OnImage | None = None) -> Scores:  # fmt: skip
+             precision: str | None = None, engine: str | None = None, exact: bool = False,
+             on_image: OnImage | None = None) -> Scores:  # fmt: skip
     """Scores of a model on a split, pooled over its images at their original size.
 
-    model     path of a model file, or a Predictor (which then has its own task, score, device, tta and precision)
+    model     path of a model file, or a Predictor (which then has its own task, score, device, tta and engine)
     task      what to score, "semantic", "instance" or "panoptic"; None: what the model was trained for
     score     objects below it are no answers; None: as chosen on validation. Average precision ranks all that was found
     data      folder of a data set, or an opened one
+    precision, engine, exact   see `load`; the scores say which were used
     out       folder that gets scores.json
     boundary  for the task semantic also boundary IoU and boundary F, which cost more than the rest
     on_image  see `evaluate_split`
@@ -55,15 +58,18 @@ def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split
     >>> evaluate("runs/first/model.safetensors", "camvid", split="test")["miou"]
     """
     predictor = model if isinstance(model, Predictor) else load(model, device, tta, task=task, score=score,
-                                                                precision=precision)  # fmt: skip
+                                                                precision=precision, engine=engine,
+                                                                exact=exact)  # fmt: skip
     opened = data if isinstance(data, DataSet) else open_data(data)
     records, asked = opened.records(split), predictor.task
     adapted = adapt(opened, predictor)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    if world == 1:  # processes might choose differently, each by its own clock and image
+        predictor.expect(len(records), different_sizes([record.image for record in records]))
     start = time.perf_counter()
     metrics = evaluate_split(
         predictor.net, adapted, records, asked, predictor.card.preprocessing, device=predictor.device,
-        batch_size=batch_size, workers=workers, precision=predictor.precision, tta=predictor.views,
+        batch_size=batch_size, workers=workers, engine=predictor.engine, tta=predictor.views,
         metrics=full_metrics(asked, boundary=boundary), rank=rank, world=world, on_image=on_image, per_image=True,
     )  # fmt: skip
     seconds = time.perf_counter() - start
@@ -73,7 +79,8 @@ def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split
         objects=tuple(objects),
         count=count, seconds=seconds, model=str(model) if not isinstance(model, Predictor) else repr(model),
         data=str(opened.root), split=split, tta=_describe(predictor.views),
-        notes=(*adapted.notes, *_thresholds(predictor)),
+        engine=predictor.choice.engine, precision=predictor.choice.precision, device=str(predictor.device),
+        notes=(*adapted.notes, *_thresholds(predictor), _computed(predictor)),
     )  # fmt: skip
     if out is not None and rank == 0:
         write_json(Path(out) / "scores.json", scores.to_dict(), indent=1)
@@ -97,6 +104,14 @@ def _thresholds(predictor: Predictor) -> tuple[str, ...]:
         return ()
     rest = "; AP ranks all that was found" if predictor.task.name == "instance" else ""
     return (f"Objects below these thresholds are no answers: {predictor.thresholds}{rest}.",)
+
+
+def _computed(predictor: Predictor) -> str:
+    choice = predictor.choice
+    what = "the net itself" if choice.engine == "eager" else f"the engine {choice.engine}"
+    agreement = predictor.engine.facts.agreement.get(choice.name)
+    alike = "" if agreement is None else f"; {agreement:.2%} of the pixels are answered as by the net in float32"
+    return f"Computed by {what} in {choice.precision} on {choice.device}{alike}."
 
 
 def _describe(views: Sequence[View]) -> str:

@@ -30,6 +30,7 @@ class Scores:
     objects    (true, answered) numbers of objects of these images; 0 and 0 where the answers are class maps
     count      images; `seconds` the time they took, with reading
     model, data, split, tta   what was evaluated
+    device, engine, precision  what computed it; "" where nobody said
     """
 
     task: str
@@ -43,6 +44,9 @@ class Scores:
     data: str
     split: str
     tta: str = "none"
+    device: str = ""
+    engine: str = ""
+    precision: str = ""
     objects: tuple[tuple[int, int], ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
 
@@ -83,6 +87,7 @@ class Scores:
         """Plain JSON values; NaN becomes None."""
         return {
             "model": self.model, "data": self.data, "split": self.split, "tta": self.tta, "task": self.task,
+            "device": self.device, "engine": self.engine, "precision": self.precision,
             "primary": self.primary, "images": self.count, "seconds": round(self.seconds, 3), "notes": list(self.notes),
             "classes": list(self.classes.names),
             "metrics": plain(self.metrics),

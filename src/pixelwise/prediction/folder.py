@@ -17,6 +17,7 @@ from pixelwise.core.atomic import check_writable
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.errors import ImageError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
+from pixelwise.prediction.amount import different_sizes
 from pixelwise.prediction.behind import Behind
 from pixelwise.prediction.names import Job, plan
 from pixelwise.prediction.predictor import Predictor, load
@@ -45,18 +46,19 @@ class PredictionRun:
 def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[str | Path], out: str | Path, *,
                    save: Sequence[str] | None = None, overlay: bool = True, confidence: bool = False,
                    task: str | None = None, device: str | torch.device | None = None,
-                   tta: str | Sequence[View] | None = None, precision: str = "fp32", max_pixels: int = MAX_PIXELS,
-                   workers: int = 2,
+                   tta: str | Sequence[View] | None = None, precision: str | None = None, engine: str | None = None,
+                   exact: bool = False, max_pixels: int = MAX_PIXELS, workers: int | None = None,
                    on_image: Callable[[int, int, Path], None] | None = None) -> PredictionRun:  # fmt: skip
     """Predicts every image among `inputs`, files and folders mixed, and writes the answers below `out`.
 
-    model     path of a model file, or a Predictor (which then has its own task, device, tta, precision, max_pixels)
+    model     path of a model file, or a Predictor (which then has its own task, device, tta, engine, max_pixels)
     task      what to answer; None: what the model was trained for
     save      kinds of answers: "classes", "instances", "panoptic", and all of `pixelwise list writers`; None: the one
               usual for the model's task
     overlay, confidence   whether these pictures are written as well
               Each kind has its folder below `out`; see `writers` for their formats and `names` for the names.
-    workers   threads that decode images in advance
+    precision, engine, exact   see `load`
+    workers   threads that decode images in advance; None: as many as suit the machine
     on_image  called (number done, number in all, image) when all is written of an image, in the order of the images
     An image that cannot be read, or does not fit in memory, is in `failed` with its reason and the others are done.
     Raises OutputError at once when `out` cannot be written (no permission, disk full), and what `load` raises.
@@ -66,11 +68,14 @@ def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[
     if isinstance(model, Predictor):
         predictor = model
     else:
-        predictor = load(model, device, tta, task=task, precision=precision, max_pixels=max_pixels)
+        predictor = load(model, device, tta, task=task, precision=precision, engine=engine, exact=exact,
+                         max_pixels=max_pixels)  # fmt: skip
     pictures = [kind for kind, wanted in (("overlay", overlay), ("confidence", confidence)) if wanted]
     writers = make_writers([*(usual(predictor.task) if save is None else save), *pictures], predictor.task, out)
     check_writable(out)
     jobs, failed = plan(inputs, out)
+    predictor.expect(len(jobs), different_sizes([job.path for job in jobs]))
+    workers = predictor.choice.workers if workers is None else workers
     results = _Results(len(jobs), failed, on_image)
     try:
         with Behind(writers) as behind:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -11,41 +10,44 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from pixelwise.core.machine import pick_device
+from pixelwise.core.choice import NO_WISHES, Choice, Wishes, for_prediction
+from pixelwise.core.machine import here, pick_device
 from pixelwise.core.modelfile import ModelCard, load_model
 from pixelwise.core.outputs import Output
 from pixelwise.core.segments import Segments
 from pixelwise.core.types import Task
 from pixelwise.data.io import MAX_PIXELS
-from pixelwise.errors import ConfigError, ModelFileError, nearest
+from pixelwise.errors import ConfigError, ModelFileError
+from pixelwise.prediction.chosen import ChosenEngine
 from pixelwise.prediction.images import stored_pixels
 from pixelwise.tasks import Instance, Panoptic, make_task
 from pixelwise.views import View, look, parse
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """The arithmetic of a net's forward: "fp32", "bf16" or "fp16". Raises ConfigError for another word."""
-    if precision not in PRECISIONS:
-        raise ConfigError(f"There is no precision '{precision}'; {nearest(precision, PRECISIONS)}")
-    dtype = PRECISIONS[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 class Predictor:
     """A callable from images to answers. Made by `pixelwise.load`.
 
     net, card, task, device, views   what it is made of; `task.classes` names the labels of the answers
-    precision                        "fp32" (the default), "bf16" or "fp16"
+    engine                           what runs the net: called as it is, see `prediction.chosen`
     max_pixels                       images whose header claims more are refused before they are decoded
     """
 
     def __init__(self, net: nn.Module, card: ModelCard, task: Task, *, device: torch.device, views: Sequence[View],
-                 precision: str = "fp32", max_pixels: int = MAX_PIXELS) -> None:  # fmt: skip
+                 wishes: Wishes = NO_WISHES, max_pixels: int = MAX_PIXELS) -> None:  # fmt: skip
+        """wishes  what was asked for by name, see `load`. Raises ConfigError for what cannot be had."""
         self.net = net.to(device).to(memory_format=torch.channels_last).eval()
+        self.engine = ChosenEngine(self.net, device=device, wishes=wishes, agreement=card.training.get("agreement"))
         self.card, self.task, self.device = card, task, device
-        self.views, self.precision, self.max_pixels = tuple(views), precision, max_pixels
+        self.views, self.max_pixels = tuple(views), max_pixels
+
+    @property
+    def choice(self) -> Choice:
+        """How the net is run at present, and why; it may change when work is announced and an image has been seen."""
+        return self.engine.choice
+
+    def expect(self, images: int, sizes: int = 1) -> None:
+        """Announces so many images, of so many different sizes: where it pays, a faster engine is prepared."""
+        self.engine.expect(images * len(self.views), sizes * len({view.scale for view in self.views}))
 
     @overload
     def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Segments]: ...
@@ -57,6 +59,7 @@ class Predictor:
         Any size from 1 x 1 up; the Segments, on the CPU, have the image's own size. Raises ImageError.
         """
         if isinstance(image, list | tuple):
+            self.expect(len(image))
             return [self.decode(self.output(one)) for one in image]
         return self.decode(self.output(image))
 
@@ -72,9 +75,13 @@ class Predictor:
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Output:
         """[C, H, W] stored values, as `pixels` gives them -> the net's output over all views."""
-        images = self.card.preprocessing(pixels[None].to(self.device))
-        with autocast(self.device, self.precision):
-            return look(self.net, images, self.views, self.card.preprocessing.size)
+        return self.forward_batch(pixels[None])
+
+    @torch.no_grad()
+    def forward_batch(self, images: Tensor) -> Output:
+        """[B, C, H, W] stored values -> the net's output over all views, to be read with index 0 to B - 1."""
+        images = self.card.preprocessing(images.to(self.device))
+        return look(self.engine, images, self.views, self.card.preprocessing.size)
 
     @torch.no_grad()
     def decode(self, output: Output) -> Segments:
@@ -98,27 +105,34 @@ class Predictor:
 
 
 def load(path: str | Path, device: str | torch.device | None = None, tta: str | Sequence[View] | None = None, *,
-         task: str | None = None, score: float | None = None, precision: str = "fp32",
-         max_pixels: int = MAX_PIXELS) -> Predictor:  # fmt: skip
+         task: str | None = None, score: float | None = None, precision: str | None = None, engine: str | None = None,
+         exact: bool = False, images: int | None = None, max_pixels: int = MAX_PIXELS) -> Predictor:  # fmt: skip
     """Opens a model file for prediction.
 
     device     a name like "cpu" or "cuda:0"; None: the GPU where there is one
-    tta        test-time augmentation: None, "flip", "flip+scale" ... (more looks, a little better, slower): `views.parse`
+    tta        test-time augmentation: None, "flip", "flip+scale" ...: better and slower, see `views.parse`
     task       what to answer, "semantic", "instance" or "panoptic"; None: what the model was trained for
     score      objects below it are not answered; None: as chosen on validation, see the file's `thresholds`
-    Raises ModelFileError (see `core.modelfile.load_model`) and ConfigError.
+    precision  "fp32", "bf16" or "fp16"; None: as the machine, the net and the amount of work suggest, see `core.choice`
+    engine     "eager" (the net itself), "compiled", "onnx" or "openvino"; None: the same
+    exact      the net itself in float32, whatever is faster
+    images     how many will be predicted, where that is known: many may pay for a faster engine; None: few
+    Raises ModelFileError (see `core.modelfile.load_model`), ConfigError and MissingExtraError.
 
     >>> segments = load("runs/first/model.safetensors")("photo.jpg")
     """
     chosen, views = pick_device(device), parse(tta)
-    autocast(chosen, precision)  # a wrong word is refused before the weights are read
+    wishes = Wishes(str(chosen), precision, engine, exact=exact)
+    for_prediction(here(), wishes=wishes)  # what cannot be had is refused before the weights are read
     net, card = load_model(path, chosen)
     answered = task_of(card, path)
     if task is not None:
         answered = other_task(answered, task)
     if score is not None:
         answered = with_score(answered, score)
-    return Predictor(net, card, answered, device=chosen, views=views, precision=precision, max_pixels=max_pixels)
+    predictor = Predictor(net, card, answered, device=chosen, views=views, wishes=wishes, max_pixels=max_pixels)
+    predictor.expect(images or 1)
+    return predictor
 
 
 def task_of(card: ModelCard, path: str | Path) -> Task:
