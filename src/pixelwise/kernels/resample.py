@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,8 +27,16 @@ def sample_window(
     """
     top, bottom, wy = taps(size[0], origin[0], step[0], maps.shape[1], maps.device)
     left, right, wx = taps(size[1], origin[1], step[1], maps.shape[2], maps.device)
-    maps = maps.float()
+    first, end = _reach(size[1], origin[1], step[1], maps.shape[2])  # a narrow window takes no more than its columns
+    maps, left, right = maps[:, :, first:end].float(), left - first, right - first
     above, below = maps[:, top], maps[:, bottom]
     rows = above + (below - above) * wy[None, :, None]  # [K, H, w]
     before, behind = rows[:, :, left], rows[:, :, right]
     return before + (behind - before) * wx[None, None, :]
+
+
+def _reach(count: int, start: float, step: float, source: int) -> tuple[int, int]:
+    """The first column that may be read and the one past the last, with one to spare for rounding."""
+    first = min(source - 1, max(0, math.floor(start) - 1))
+    end = min(source, max(first + 2, math.ceil(start + step * (count - 1)) + 2))
+    return first, end
