@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor, nn
 
 from pixelwise.core.classes import Classes
-from pixelwise.core.outputs import Dense, Output
+from pixelwise.core.outputs import Candidates, Dense, Merge, Output
 from pixelwise.core.registry import create_model
 from pixelwise.core.sample import Preprocessing
-from pixelwise.core.segments import UNKNOWN
+from pixelwise.core.segments import NOTHING, UNKNOWN
 from pixelwise.errors import ConfigError
 from pixelwise.nn.receptive import halo_of
-from pixelwise.prediction.stitch import Progress, answer_by_tiles, tiling_for
+from pixelwise.prediction.stitch import Progress, answer_by_tiles
 from pixelwise.prediction.tiling import Tiling
 from pixelwise.tasks import Semantic, make_task
 from pixelwise.views import PLAIN
@@ -98,8 +100,246 @@ def test_a_halo_gives_the_labels_of_the_whole_image(name):
     margin = -(-halo.pixels // halo.stride) * halo.stride
     core = -(-70 // halo.stride) * halo.stride
     sheet = Sheet(whole.shape)
-    rows, table = tiled(asked, image, Tiling(2 * margin + core, 2 * margin, margin, halo.stride, exact=True), sheet=sheet)
+    rows, table = tiled(
+        asked, image, Tiling(2 * margin + core, 2 * margin, margin, halo.stride, exact=True), sheet=sheet
+    )
     assert (sheet.times == 1).all()
     assert (rows == whole).all()
     assert table.labels.tolist() == [0, 1, 2]
     assert len(np.unique(whole)) > 1
+
+
+# -- objects ----------------------------------------------------------------------------------------------------------
+
+OBJECTS = Classes(names=["cell", "worm"], things=["cell", "worm"])
+
+
+class Shown(nn.Module):
+    """Reads the answer off the image, whose channels are the logits."""
+
+    def forward(self, images: Tensor) -> Dense:
+        return Dense(images)
+
+
+def drawing(class_map: np.ndarray, channels: int = 3) -> Tensor:
+    """[channels, H, W] logits that name these classes; -1 is the last channel, nothing."""
+    labels = torch.from_numpy(class_map).long() % channels
+    return 4 * torch.nn.functional.one_hot(labels, channels).permute(2, 0, 1).float()
+
+
+def same_segments(rows: np.ndarray, table: Any, whole: Any) -> None:
+    """The same objects with the same pixels and labels, however they are numbered."""
+    other = whole.row_map().numpy().astype(np.int64)
+    pairs = np.unique(np.stack([rows.ravel(), other.ravel()]), axis=1)
+    assert len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
+    assert ((pairs[0] < 0) == (pairs[1] < 0)).all()
+    for row, beside in pairs.T[pairs[0] >= 0].tolist():
+        assert table.labels[row] == whole.labels[beside]
+        assert table.areas[row] == whole.pixel_counts[beside]
+        assert abs(float(table.scores[row]) - float(whole.scores[beside])) < 1e-5
+
+
+def both_ways(
+    class_map: np.ndarray, tiling: Tiling, task: str = "instance", classes: Classes = OBJECTS, **options: Any
+) -> Any:
+    asked = Asked(Shown(), make_task(task, classes, **options))
+    image = drawing(class_map, asked.task.classes.channels)
+    whole = asked.task.decode(asked.forward(image), 0)
+    rows, table = tiled(asked, image, tiling)
+    same_segments(rows, table, whole)
+    return table
+
+
+TILES = [
+    Tiling(32, 8),
+    Tiling(32, 16, 4),
+    Tiling(32, 16, 4, exact=True),
+    Tiling(48, 24, 8, 8, exact=True),
+    Tiling(200, 8),
+]
+
+
+def blobs(seed: int, size: tuple[int, int] = (96, 130)) -> np.ndarray:
+    """Objects of all shapes, many of them larger than a tile."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(2, *size)), (0, 3, 3))
+    return np.where(noise[0] > 0.02, (noise[1] > 0).astype(int), -1)
+
+
+@pytest.mark.parametrize("tiling", TILES)
+@pytest.mark.parametrize("seed", range(3))
+def test_components_are_those_of_the_whole_image(seed, tiling):
+    table = both_ways(blobs(seed), tiling)
+    assert len(table.labels) > 10
+
+
+def shapes() -> dict[str, np.ndarray]:
+    """Class maps of 96 x 130, of nothing but one object or a few."""
+    y, x = np.mgrid[:96, :130]
+    ring = abs(np.hypot(y - 48, x - 60) - 36) < 4
+    return {
+        "long": np.where(abs(y - 50) < 3, 0, -1),
+        "ring": np.where(ring, 0, -1),
+        "horseshoe": np.where(ring & ((y < 48) | (abs(x - 60) > 20)), 0, -1),
+        "diagonal": np.where(abs(y - 0.7 * x) < 3, 1, -1),
+        "line of one pixel": np.where(y == x, 1, -1),
+        "corner": np.where((abs(y - 24) < 2) & (abs(x - 24) < 2), 0, -1),
+        "all": np.zeros((96, 130), int),
+        "none": np.full((96, 130), -1),
+        "spiral": np.where((np.hypot(y - 48, x - 65) - 3 * np.arctan2(y - 48, x - 65)) % 19 < 8, 0, -1),
+        "comb": np.where((y < 6) | (x % 10 < 4), 0, -1),
+    }
+
+
+@pytest.mark.parametrize("tiling", TILES)
+@pytest.mark.parametrize("shape", shapes())
+def test_an_object_is_one_however_many_tiles_it_crosses(shape, tiling):
+    table = both_ways(shapes()[shape], tiling)
+    if shape not in ("none", "spiral"):
+        assert len(table.labels) == 1
+
+
+class Told(nn.Module):
+    """Reads objects off the image: channel k holds the numbers (from 1) of objects that lie on those of k + 1.
+
+    label(number) and score(number, window's size) say what each is; `merge` how they become a map.
+    """
+
+    def __init__(self, label: Any = lambda n: 0, score: Any = lambda n: 0.9, merge: Merge | None = None,
+                 channels: int = 3) -> None:  # fmt: skip
+        super().__init__()
+        self.label, self.score, self.channels = label, score, channels
+        self.merge = merge or Merge("partition")
+
+    def forward(self, images: Tensor) -> Any:
+        boxes, crops, scores = [], [], []
+        for layer in images[0].numpy().astype(int):
+            for number, where in enumerate(ndimage.find_objects(layer), 1):
+                if where is not None:
+                    y, x = where
+                    boxes.append((x.start, y.start, x.stop, y.stop))
+                    crops.append(layer[where] == number)
+                    scores.append(np.eye(self.channels)[self.label(number)] * self.score(number))
+        size = (images.shape[2], images.shape[3])
+        table = np.array(scores, np.float32).reshape(-1, self.channels)
+        found = Candidates(table, np.array(boxes, np.int64).reshape(-1, 4), crops, size, self.merge)
+        return SimpleNamespace(candidates=lambda i: found)
+
+
+def told(numbers: np.ndarray, tiling: Tiling, net: Told, task: Any) -> tuple[Any, Any]:
+    """Compares with the whole image; returns rows and table."""
+    asked = Asked(net, task)
+    image = torch.from_numpy(np.atleast_3d(numbers.T).T.astype(np.float32))
+    whole = task.decode(asked.forward(image), 0)
+    rows, table = tiled(asked, image, tiling)
+    same_segments(rows, table, whole)
+    return rows, table
+
+
+@pytest.mark.parametrize("tiling", TILES[:4])
+def test_objects_that_touch_stay_apart(tiling):
+    rng = np.random.default_rng(5)
+    seeds = rng.random((150, 2)) * (96, 130)
+    y, x = np.mgrid[:96, :130]
+    cells = 1 + np.argmin((y - seeds[:, 0, None, None]) ** 2 + (x - seeds[:, 1, None, None]) ** 2, 0)
+    task = make_task("instance", OBJECTS)
+    rows, table = told(cells, tiling, Told(lambda n: n % 2), task)
+    assert len(table.labels) == len(np.unique(cells))
+    assert (rows >= 0).all()
+
+
+def test_a_border_seen_two_ways_joins_nothing_that_is_two():
+    y, x = np.mgrid[:32, :64]
+    cells = 1 + x // 11 + 6 * (y // 9)
+
+    class Unsure(Told):
+        """Sees every border two pixels further right in every other window."""
+
+        seen = 0
+
+        def forward(self, images: Tensor) -> Any:
+            self.seen += 1
+            shifted = images if self.seen % 2 else images[..., [0, 0, *range(images.shape[3] - 2)]]
+            return super().forward(shifted)
+
+    asked = Asked(Unsure(), make_task("instance", OBJECTS))
+    _, table = tiled(asked, torch.from_numpy(cells[None].astype(np.float32)), Tiling(32, 16))
+    assert len(table.labels) == len(np.unique(cells))
+
+
+def test_stuff_is_one_and_thresholds_count_on_what_is_joined():
+    numbers = np.zeros((96, 130), int)
+    numbers[:, :70], numbers[40:44] = 1, 2  # a stuff that the third cuts; a thing across four tiles
+    numbers[80:86, 60:66], numbers[2:5, 30:33] = 3, 4  # 36 pixels over a seam; 9 pixels
+    numbers[90:, 120:] = 5  # stuff of 60 pixels
+    classes = Classes(names=["ground", "cell", "water"], things=["cell"])
+    label = {1: 0, 2: 1, 3: 1, 4: 1, 5: 2}
+    net = Told(label.get, merge=Merge("partition", stuff_area=61))
+    rows, table = told(numbers, Tiling(32, 16, 4), net, make_task("panoptic", classes, min_area=36))
+    assert sorted(table.labels.tolist()) == [0, 1, 1]
+    assert (rows[numbers == 4] == UNKNOWN).all()
+    assert (rows[numbers == 5] == UNKNOWN).all()
+    assert (rows[numbers == 0] == NOTHING).all()
+    rows, table = told(numbers, Tiling(32, 16, 4), net, make_task("panoptic", classes, min_area=37))
+    assert sorted(table.labels.tolist()) == [0, 1]
+    assert (rows[numbers == 3] == UNKNOWN).all()
+
+
+def test_scores_are_the_mean_by_area_and_decide_on_the_whole():
+    numbers = np.zeros((32, 120), int)
+    numbers[10:14, 4:116] = 1
+    net = Told(score=lambda n: net.scores.pop(0))
+    task = make_task("instance", OBJECTS)
+    for last, answered in ((0.5, 1), (0.3, 0)):
+        net.scores = [0.6, 0.5, 0.5, 0.4, last]
+        rows, table = tiled(Asked(net, task), torch.from_numpy(numbers[None].astype(np.float32)), Tiling(40, 20))
+        assert len(table.labels) == answered
+        assert (rows >= 0).sum() == answered * 448
+    net.scores = [0.6, 0.5, 0.5, 0.4, 0.55]
+    _, table = tiled(Asked(net, task), torch.from_numpy(numbers[None].astype(np.float32)), Tiling(40, 20))
+    cores = np.diff([4, 30, 50, 70, 90, 116])
+    assert float(table.scores[0]) == pytest.approx((cores * [0.6, 0.5, 0.5, 0.4, 0.55]).sum() / 112)
+
+
+def test_of_objects_that_lie_on_each_other_the_surest_shows_and_none_is_joined_to_another():
+    layers = np.zeros((2, 64, 120), int)
+    layers[0, 20:30, 10:110] = 1
+    layers[1, 23:33, 10:110] = 2
+    task = make_task("instance", OBJECTS)
+    net = Told(score=lambda n: 0.6 + 0.1 * n)
+    rows, table = tiled(Asked(net, task), torch.from_numpy(layers.astype(np.float32)), Tiling(40, 16))
+    assert table.areas.tolist() == [1000, 1000]
+    assert (rows[23:33, 10:110] == table.scores.argmax().item()).all()
+    assert (rows[20:23, 10:110] == table.scores.argmin().item()).all()
+
+
+@pytest.mark.parametrize("task", ["instance", "panoptic", "semantic"])
+def test_work_goes_on_from_any_row_of_tiles(task):
+    class_map, tiling = blobs(7), Tiling(32, 16, 4)
+    asked = Asked(Shown(), make_task(task, OBJECTS))
+    image = drawing(class_map, 3)
+    states: list[Progress] = []
+    sheet = Sheet((96, 130))
+    rows, table = tiled(asked, image, tiling, sheet=sheet, on_tile=states.append)
+    down, across = tiling.counts((96, 130))
+    assert [s.done for s in states] == list(range(1, down * across + 1))
+    assert [s.total for s in states] == [down * across] * len(states)
+    kept: list[Any] = []
+
+    def keep(progress: Progress) -> None:
+        if progress.state is not None:
+            kept.append((progress.state(), sheet.rows.copy()))
+
+    sheet = Sheet((96, 130))
+    tiled(asked, image, tiling, sheet=sheet, on_tile=keep)
+    assert len(kept) == down
+    for state, written in kept:
+        assert all(isinstance(value, np.ndarray) and value.dtype != object for value in state.values())
+        again, seen = Sheet((96, 130)), []
+        again.rows[:] = written
+        found, other = tiled(asked, image, tiling, sheet=again, start=state, on_tile=seen.append)
+        assert (found == rows).all()
+        assert torch.equal(other.labels, table.labels)
+        assert torch.equal(other.scores, table.scores)
+        assert len(seen) < len(states)
+    with pytest.raises(ConfigError, match="begin anew"):
+        tiled(asked, image, Tiling(64, 16, 4), start=kept[0][0])

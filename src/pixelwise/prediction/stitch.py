@@ -15,18 +15,12 @@ from pixelwise.core.outputs import Output, Window
 from pixelwise.core.types import Task
 from pixelwise.errors import ConfigError
 from pixelwise.nn.receptive import Halo, halo_of
-from pixelwise.prediction.pieces import Table
+from pixelwise.prediction.pieces import Canvas, Table
 from pixelwise.prediction.seams import Seams
 from pixelwise.prediction.tiling import Tiling, choose_tiling
 
 MEMORY = 1 << 30  # bytes that a tile may take in the net
 State = dict[str, np.ndarray]
-
-
-class Canvas(Protocol):
-    """Where provisional rows go: `put` writes int32 rows [h, w] with their upper left pixel at (top, left)."""
-
-    def put(self, top: int, left: int, rows: np.ndarray) -> None: ...
 
 
 class Predicts(Protocol):
