@@ -57,12 +57,12 @@ def test_words_that_are_none(words, nearest, capfd):
 def test_dotted_names_reach_the_settings():
     words = ["train", "d", "--optim.name", "sgd", "--optim.ema", "0.9", "--schedule.power", "2", "--dataset.balanced",
              "--transforms.scale", "0.5", "2", "--crop", "64", "--options", "width=4", "norm=group", "--no-report",
-             "--dataset.cache", "False", "--minutes", "None", "--weights", "m.safetensors"]  # fmt: skip
+             "--cache", "off", "--minutes", "None", "--weights", "m.safetensors"]  # fmt: skip
     settings = parse(words)
     assert (settings.data, settings.weights) == (Path("d"), Path("m.safetensors"))
     assert (settings.optim.name, settings.optim.ema, settings.schedule.power) == ("sgd", 0.9, 2.0)
     assert settings.dataset.balanced is True
-    assert settings.dataset.cache is False
+    assert settings.cache == "off"
     assert settings.transforms.scale == (0.5, 2.0)
     assert (settings.crop, settings.options, settings.report) == ((64,), ("width=4", "norm=group"), False)
 

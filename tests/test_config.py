@@ -13,7 +13,7 @@ from pixelwise.errors import ConfigError
 FULL = {
     "data": "d", "model": "unet-small", "options": ["width=4"], "out": "o", "task": "panoptic", "minutes": 3,
     "crop": [64, 96],
-    "lr": 1, "weights": None, "dataset": {"balanced": True, "cache": False},
+    "lr": 1, "weights": None, "dataset": {"balanced": True}, "cache": "off",
     "transforms": {"scale": [0.5, 2], "scales": [0.5, 1.0, 2.0]}, "optim": {"name": "sgd", "ema": 0.9},
     "schedule": {"name": "poly", "power": 1},
 }  # fmt: skip

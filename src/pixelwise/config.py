@@ -140,8 +140,6 @@ class DataSettings:
     """Split to choose the best model by; `test` is never touched."""
     balanced: bool = False
     """Draw images with rare classes more often (repeat factors, LVIS)."""
-    cache: bool | None = None
-    """Keep decoded images in memory; by default where they take less than 1 GB."""
     percentiles: tuple[float, float] | None = None
     """Stretch each image from these percentiles of its own values, such as 1 99.8, in place of normalising all alike:
     for pictures of very different brightness, as microscopes give."""
@@ -198,6 +196,13 @@ class TrainSettings:
     """Under torchrun: shard weights and optimiser over processes (FSDP2) instead of copying them (DDP)."""
     workers: int | None = None
     """Processes that read and transform images."""
+    cache: Literal["auto", "memory", "disk", "off"] = "auto"
+    """Keep decoded images between epochs: in memory, on disk (several trainings may share them), or not at all. auto:
+    in memory where they take less than 1 GB. No batch depends on it."""
+    cache_folder: Path | None = None
+    """Where --cache disk keeps them; by default below your own folder for caches."""
+    cache_gb: float | None = None
+    """How much --cache disk may hold in all, in GB; by default half of what is free on that disk."""
     tensorboard: bool = False
     """Write TensorBoard events too (needs pixelwise[tensorboard])."""
     report: bool = True
@@ -215,6 +220,11 @@ class TrainSettings:
         _require(self.minutes is None or 0 < self.minutes < math.inf, f"minutes is {self.minutes}; it must be above 0.")
         _require(0 <= self.seed < 2**63, f"seed is {self.seed}; it must be a whole number from 0 up, below 2^63.")
         _require(self.lr is None or 0 < self.lr < math.inf, f"lr is {self.lr}; it must be above 0.")
+        _require(self.cache_gb is None or 0 < self.cache_gb < math.inf,
+                 f"cache_gb is {self.cache_gb}; it must be above 0.")  # fmt: skip
+        folder_or_size = self.cache_folder is not None or self.cache_gb is not None
+        _require(self.cache == "disk" or not folder_or_size,
+                 f"--cache-folder and --cache-gb are for --cache disk; it is {self.cache}.")  # fmt: skip
         crop = self.crop
         _require(len(crop) <= 2 and all(c >= 8 for c in crop), f"crop is {crop}; give one or two numbers from 8 up.")
 

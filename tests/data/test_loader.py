@@ -14,6 +14,7 @@ import torch
 from pixelwise.core.classes import Classes
 from pixelwise.core.sample import Batch, Sample, image_tensor
 from pixelwise.core.segments import UNKNOWN, Segments
+from pixelwise.data.cache import Memory
 from pixelwise.data.loader import Loader, make_loader
 from pixelwise.data.transforms import Chain, Flip, RandomCrop, training_transforms
 from pixelwise.errors import ConfigError, DataError, ImageError, MemoryLimitError
@@ -90,7 +91,7 @@ def test_batches_do_not_depend_on_workers_or_cache(dtype: type) -> None:
     assert alone[0].images.shape == (4, 3, 24, 32)
     assert alone[0].images.is_contiguous(memory_format=torch.channels_last)
     for workers in (1, 2):
-        for cache in (False, True):
+        for cache in (None, Memory()):
             assert_equal(alone, epochs(loader(dataset=Pictures(dtype), workers=workers, cache=cache)))
 
 
@@ -220,7 +221,7 @@ def test_images_of_several_sizes_are_padded() -> None:
 def test_balanced_shows_rare_classes_more_often() -> None:
     dataset = Pictures(rare=(3, 11))
     table = np.array([[True, True, r in dataset.rare] for r in range(20)])
-    for options in ({}, {"class_table": table}, {"cache": True}):
+    for options in ({}, {"class_table": table}, {"cache": Memory()}):
         load = loader(20, dataset, balanced=True, batch_size=5, transform=None, shuffle=True, **options)
         count = Counter(names(epochs(load, 30)))
         assert sum(count.values()) == 600
@@ -237,13 +238,13 @@ def test_balanced_shows_rare_classes_more_often() -> None:
 
 def test_cache_reads_once_and_within_its_limit() -> None:
     dataset = Pictures()
-    epochs(loader(dataset=dataset, cache=True, transform=ALONE), 3)
+    epochs(loader(dataset=dataset, cache=Memory(), transform=ALONE), 3)
     assert set(dataset.reads.values()) == {1}
     small = Pictures()
     limit = 5 * 43 * 54 * 4  # image and one byte of ids a pixel
-    load = loader(dataset=small, cache=True, transform=ALONE, cache_bytes=limit)
-    epochs(load, 3)
-    assert 5 <= len(load.items.store.kept) <= 6
+    cache = Memory(limit)
+    epochs(loader(dataset=small, cache=cache, transform=ALONE), 3)
+    assert 5 <= len(cache.kept) <= 6
     assert sum(n == 1 for n in small.reads.values()) >= 4
     plain = Pictures()
     epochs(loader(dataset=plain, transform=ALONE), 3)
@@ -254,7 +255,7 @@ def test_cache_reads_once_and_within_its_limit() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("cache", [None, Memory()])
 def test_an_unreadable_image_stays_an_image_error(workers: int, cache: bool) -> None:
     load = loader(dataset=Pictures(broken=5), workers=workers, cache=cache, shuffle=False)
     with pytest.raises(ImageError) as caught:

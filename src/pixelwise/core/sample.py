@@ -36,6 +36,10 @@ class Sample:
     def size(self) -> tuple[int, int]:
         return int(self.image.shape[1]), int(self.image.shape[2])
 
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """[stop - start, W, C] rows of the image, on the same memory where they lie so."""
+        return self.image[:, start:stop].permute(1, 2, 0).numpy()
+
 
 def image_tensor(pixels: np.ndarray) -> Tensor:
     """[H, W] or [H, W, C] array -> [C, H, W] tensor, on the same memory where that may be written to."""

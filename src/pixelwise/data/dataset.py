@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from pixelwise import __version__
 from pixelwise.core import registry
 from pixelwise.core.classes import Classes
 from pixelwise.core.sample import Sample, image_tensor
 from pixelwise.core.segments import Segments
-from pixelwise.data.io import MAX_PIXELS, read_image
+from pixelwise.data.io import MAX_PIXELS, read_header, read_image
+from pixelwise.data.stored import Stored
 from pixelwise.errors import DataError, ImageError
 
 
@@ -85,6 +90,7 @@ class DataSet:
     reader    Record -> Segments: how this format's truth is read; not called for records without truth
     unpaired  images that were left out because they have no mask (only with missing="skip")
     faults    what was wrong with the files as a whole; no fatal one where it comes from `open_data`
+    options   the format's, as they were given
     """
 
     root: Path
@@ -99,6 +105,7 @@ class DataSet:
     max_pixels: int = MAX_PIXELS
     unpaired: tuple[Path, ...] = field(default=(), repr=False)
     faults: tuple[Fault, ...] = field(default=(), repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(len(records) for records in self.splits.values())
@@ -132,14 +139,42 @@ class DataSet:
         Raises ImageError for a file that cannot be read, DataError for sizes that differ and for ids that are in no
         table, naming file, id and count.
         """
-        pixels = self.read_pixels(record)
-        if not record.labelled:
-            return Sample(image_tensor(pixels), None, record.name)
-        truth = self.reader(record)
-        height, width = pixels.shape[:2]
-        if truth.size != (height, width):
-            raise _size_error(record, self.truth_file(record), (height, width), truth.size)
-        return Sample(image_tensor(pixels), truth, record.name)
+        files = _Files(self, record)
+        return Sample(image_tensor(files.rows(0, files.size[0])), files.truth(), record.name)
+
+    def open(self, record: Record) -> Sample:
+        """As `read`, but image and truth are read when they are asked for, and rows of the image alone where that does.
+
+        Raises ImageError for an image whose header cannot be read; all else that `read` raises comes when it is read.
+        """
+        return Stored(name=record.name, parts=_Files(self, record))
+
+    def key(self, record: Record) -> str | None:
+        """Another text where `read` may give another sample: files, their sizes and times, and how they are read.
+
+        None where nobody can tell: a file is missing, or the truth has a reader that tells no one what it reads.
+        """
+        kind = self._kind
+        files = [record.image, record.semantic, record.instances]
+        if isinstance(self.reader, TableReader) and record.entry is not None:
+            files.append(self.reader.file(record))
+        try:
+            stamps = [None if path is None else _stamp(path) for path in files]
+        except OSError:
+            return None
+        return None if kind is None else json.dumps([kind, record.entry, stamps])
+
+    @cached_property
+    def _kind(self) -> str | None:
+        """What decides beside the files what a reading gives; None for a reader that cannot be told from another."""
+        reader = f"{type(self.reader).__module__}.{type(self.reader).__qualname__}"
+        if not isinstance(self.reader, TableReader):
+            if not is_dataclass(self.reader):
+                return None
+            reader = repr(self.reader)
+        options = sorted((name, repr(value)) for name, value in self.options.items())
+        how = [__version__, self.format, self.channels, self.dtype, self.classes.to_dict(), reader, options]
+        return json.dumps(how, sort_keys=True)
 
     def truth_file(self, record: Record) -> Path:
         """The file that a word about the record's truth should name."""
@@ -154,6 +189,35 @@ class DataSet:
         if pixels.dtype != np.dtype(self.dtype):
             raise ImageError(record.image, f"has {pixels.dtype} values, the data set has {self.dtype}.")
         return pixels
+
+
+class _Files:
+    """The files of a record as parts of a sample: see `Stored`."""
+
+    def __init__(self, dataset: DataSet, record: Record) -> None:
+        self.dataset, self.record = dataset, record
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        return read_header(self.record.image, max_pixels=self.dataset.max_pixels).size
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        pixels = self.dataset.read_pixels(self.record)[start:stop]
+        return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+    def truth(self) -> Segments | None:
+        """Raises DataError also where the image has another size."""
+        if not self.record.labelled:
+            return None
+        truth = self.dataset.reader(self.record)
+        if truth.size != self.size:
+            raise _size_error(self.record, self.dataset.truth_file(self.record), self.size, truth.size)
+        return truth
+
+
+def _stamp(path: Path) -> list[Any]:
+    found = path.stat()
+    return [os.path.abspath(path), found.st_size, found.st_mtime_ns]
 
 
 def _size_error(record: Record, path: Path, image: tuple[int, int], mask: tuple[int, int]) -> DataError:
@@ -199,7 +263,7 @@ def open_leniently(root: str | Path, format: str | None = None, **options: Any) 
         format = recognise(root)
     module = registry.load("formats", format)
     registry.check_options(module.open, options, f"Format '{format}'")
-    return module.open(root, **options)
+    return replace(module.open(root, **options), options=options)
 
 
 def recognise(root: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from pixelwise.core.sample import Batch, Sample, collate
 from pixelwise.core.types import Task
+from pixelwise.data.cache import Cache, Source
 from pixelwise.data.sampling import Order, class_table, repeat_factors
-from pixelwise.data.store import CACHE_BYTES, Source, Store
+from pixelwise.data.store import Store
 from pixelwise.data.transforms import Transform
 from pixelwise.errors import ConfigError, MemoryLimitError, PixelwiseError
 
@@ -49,9 +51,9 @@ def make_loader(
     balanced: bool = False,
     class_table: np.ndarray | None = None,
     balance_threshold: float = 1.0,
-    cache: bool = False,
-    cache_bytes: int = CACHE_BYTES,
+    cache: Cache | None = None,
     pin: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> Loader:
     """A `Loader` over `records` of `dataset`.
 
@@ -65,8 +67,9 @@ def make_loader(
                  (False: they are filled up from a further permutation). Not shuffled: a short last batch is left out.
     balanced     images with rare classes come more often, see `sampling.repeat_factors` with `balance_threshold`;
                  `class_table` [records, K] bool says which class is in which image and is read in one pass if not given
-    cache        keeps decoded images in memory up to `cache_bytes`; those beyond are read anew each time
+    cache        keeps decoded samples: `cache.Memory` or `cache.Disk`; batches are the same with any and with none
     pin          page-locked memory, where there is a GPU
+    say          hears once why the cache was left; by default it is a warning
     Raises ConfigError for numbers that cannot be and for no records at all.
     """
     if not len(records):
@@ -77,11 +80,11 @@ def make_loader(
             raise ConfigError(f"{name} must be at least {low}, got {value}.")
     if not 0 <= rank < world:
         raise ConfigError(f"rank must lie in 0..{world - 1}, got {rank}.")
-    store = Store(dataset, records, cache_bytes if cache else 0)
+    store = Store(dataset, records, cache)
     factors = _factors(store, class_table, balance_threshold) if balanced else None
     drop_last = shuffle if drop_last is None else drop_last
     order = Order(len(records), batch_size, seed, shuffle, rank, world, drop_last, factors)
-    return Loader(Items(store, task, transform, seed), order, workers=workers, pin=pin)
+    return Loader(Items(store, task, transform, seed), order, workers=workers, pin=pin, say=say)
 
 
 def _factors(store: Store, table: np.ndarray | None, threshold: float) -> np.ndarray:
@@ -128,8 +131,9 @@ class Loader:
     `restore`. A loop that is left early starts again where it began. After a whole shuffled epoch the next one follows.
     """
 
-    def __init__(self, items: Items, order: Order, *, workers: int = 0, pin: bool = True) -> None:
-        self.items, self.order = items, order
+    def __init__(self, items: Items, order: Order, *, workers: int = 0, pin: bool = True,
+                 say: Callable[[str], None] | None = None) -> None:  # fmt: skip
+        self.items, self.order, self.say = items, order, say or warnings.warn
         self.step = 0  # so many batches of the epoch have been handed out
         self._next = _Batches(order)
         self.workers, self.pin = workers, pin and torch.cuda.is_available()
@@ -183,8 +187,14 @@ class Loader:
             generator=torch.Generator(),  # else each epoch draws from the global one, and a resumed run would differ
         )
 
+    def _complain(self) -> None:
+        complaint = self.items.store.complaint()
+        if complaint is not None:
+            self.say(complaint)
+
     def __iter__(self) -> Iterator[Batch]:
         self.items.store.fill()
+        self._complain()
         self.step = self._next.start
         if self._loader is None:
             self._loader = self._open()
@@ -198,6 +208,7 @@ class Loader:
                     finally:  # no circle from the error over this frame back to it: see `_Batches`
                         del batch, error
                 self.step += 1
+                self._complain()
                 yield _with_tables(batch, torch.from_numpy)
         except RuntimeError as ended:
             if "DataLoader worker" not in str(ended):

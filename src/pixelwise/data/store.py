@@ -1,58 +1,41 @@
-"""The raw samples of a list of records, the decoded ones kept in memory as far as they fit."""
+"""The raw samples of a list of records, read when asked for and perhaps kept."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pixelwise.core.sample import Sample
+from pixelwise.data.cache import Cache, Source
 
-CACHE_BYTES = 2 << 30
 
+@runtime_checkable
+class Opening(Source, Protocol):
+    """A data set that gives samples of which not everything need be read: see `DataSet.open`."""
 
-class Source(Protocol):
-    """What is needed of a data set: `read` is called from several threads and processes."""
-
-    def read(self, record: Any) -> Sample: ...
+    def open(self, record: Any) -> Sample: ...
 
 
 class Store:
-    """A sequence of samples, read when asked for; `fill` keeps them, in order, up to `limit` bytes.
+    """A sequence of samples; `fill` lets a cache do what it does before the workers start."""
 
-    Filling comes before the workers start: where processes are forked (Linux) they then share one copy, elsewhere each
-    has its own.
-    """
-
-    def __init__(self, source: Source, records: Sequence[Any], limit: int = 0) -> None:
-        self.source, self.records, self.limit = source, tuple(records), limit
-        self.kept: dict[int, Sample] = {}
-        self._filled = limit <= 0
+    def __init__(self, source: Source, records: Sequence[Any], cache: Cache | None = None) -> None:
+        self.source, self.records, self.cache = source, tuple(records), cache
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
-        kept = self.kept.get(index)
-        return self.source.read(self.records[index]) if kept is None else kept
+        record = self.records[index]
+        if self.cache is not None:
+            return self.cache.read(self.source, record)
+        return self.source.open(record) if isinstance(self.source, Opening) else self.source.read(record)
 
-    def fill(self, threads: int = 4) -> None:
-        """Reads records until all are kept or the limit is met; once only. Raises what reading raises."""
-        if self._filled:
-            return
-        used, chunk = 0, 4 * threads
-        with ThreadPoolExecutor(threads) as pool:
-            for start in range(0, len(self), chunk):
-                indices = range(start, min(start + chunk, len(self)))
-                for index, sample in zip(indices, pool.map(self.__getitem__, indices)):
-                    used += sample_bytes(sample)
-                    if used <= self.limit:
-                        self.kept[index] = sample
-                if used > self.limit:
-                    break
-        self._filled = True
+    def fill(self) -> None:
+        """Raises what reading raises."""
+        if self.cache is not None:
+            self.cache.fill(self.source, self.records)
 
-
-def sample_bytes(sample: Sample) -> int:
-    """Bytes of image and ids."""
-    return int(sample.image.nbytes) + (0 if sample.truth is None else int(sample.truth.ids.nbytes))
+    def complaint(self) -> str | None:
+        """What the cache has to say, once."""
+        return None if self.cache is None else self.cache.complaint()

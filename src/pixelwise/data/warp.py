@@ -61,8 +61,10 @@ def warp(sample: Sample, p: Placement) -> Sample:
     seen and grow with the scale. Boxes of box rows are warped as boxes (a turned box is the box around it) and
     clipped; rows that own pixels have the box around those.
     """
-    image = image_tensor(warp_image(pixels_of(sample), p))
-    return replace(sample, image=image, truth=None if sample.truth is None else warp_truth(sample.truth, p))
+    truth = None if sample.truth is None else warp_truth(sample.truth, p)  # first: it may want more of the files
+    first, last = rows_seen(p)
+    image = image_tensor(warp_image(sample.rows(first, last), p, first))
+    return replace(sample, image=image, truth=truth)
 
 
 def warp_truth(truth: Segments, p: Placement) -> Segments:
@@ -192,20 +194,30 @@ def warp_ids(ids: np.ndarray, p: Placement, step: int = 1) -> np.ndarray:
     return out
 
 
-def warp_image(pixels: np.ndarray, p: Placement) -> np.ndarray:
+def rows_seen(p: Placement) -> tuple[int, int]:
+    """First and last row (excluded) of the source that `warp_image` looks at."""
+    if p.bend is not None:
+        return 0, p.source[0]
+    if _whole_steps(p):
+        at = _picked(p, 1)
+        return int(at.min()), int(at.max()) + 1
+    return _cuts(p, _extent(p, None), _factors(p))[1]
+
+
+def warp_image(pixels: np.ndarray, p: Placement, first: int = 0) -> np.ndarray:
     """[H, W, C] uint8 or uint16 -> [h, w, C]; beyond the border the image is mirrored.
 
     Where the output is smaller than what it shows, the pixels are averaged over their area first, so nothing aliases.
+    `pixels` begins with row `first` of the source and holds all that `rows_seen` tells.
     """
-    whole = _whole_steps(p)
-    if whole is not None:
-        return np.ascontiguousarray(pixels[whole[0]][:, whole[1]])
+    if _whole_steps(p):
+        return np.ascontiguousarray(pixels[_taken(_picked(p, 1) - first)][:, _taken(_picked(p, 0))])
     points = None
     if p.bend is not None:
         x, y = np.arange(p.size[1], dtype=np.float32) + 0.5, np.arange(p.size[0], dtype=np.float32) + 0.5
         points = p.to_source(x[None], y[:, None])  # [H, W] each
-    factors = np.hypot(p.affine[:2, 0], p.affine[:2, 1])  # source pixels per output pixel, along x and y
-    window, origin, shrink = _reduced(pixels, _extent(p, points), factors)
+    factors = _factors(p)
+    window, origin, shrink = _reduced(pixels, _cuts(p, _extent(p, points), factors), factors, first)
     to_window = scaling(*shrink) @ translation(-origin[0], -origin[1])
     if points is not None:
         sx, sy = apply(translation(-0.5, -0.5) @ to_window, *points)
@@ -218,24 +230,34 @@ def warp_image(pixels: np.ndarray, p: Placement) -> np.ndarray:
     )
 
 
-def _whole_steps(p: Placement) -> tuple[slice | np.ndarray, slice | np.ndarray] | None:
-    """Rows and columns to copy where every output pixel is exactly one source pixel (crops, flips, pads), else None."""
+def _whole_steps(p: Placement) -> bool:
+    """Whether every output pixel is exactly one source pixel (crops, flips, pads)."""
     m = p.affine
     if not p.aligned or abs(abs(m[0, 0]) - 1) > 1e-9 or abs(abs(m[1, 1]) - 1) > 1e-9:
-        return None
-    if np.abs(m[:2, 2] - np.round(m[:2, 2])).max() > 1e-9:
-        return None
-    picks: list[slice | np.ndarray] = []
-    for axis, count, size in ((1, p.size[0], p.source[0]), (0, p.size[1], p.source[1])):
-        at = np.floor(m[axis, axis] * (np.arange(count) + 0.5) + round(m[axis, 2])).astype(np.int64)
-        if at.min() < 0 or at.max() >= size:
-            at = at % (2 * size)  # mirrored with the border pixel repeated: period 2 size
-            picks.append(np.where(at < size, at, 2 * size - 1 - at))
-        else:
-            step = 1 if m[axis, axis] > 0 else -1
-            stop = int(at[-1]) + step
-            picks.append(slice(int(at[0]), None if stop < 0 else stop, step))
-    return picks[0], picks[1]
+        return False
+    return float(np.abs(m[:2, 2] - np.round(m[:2, 2])).max()) <= 1e-9
+
+
+def _picked(p: Placement, axis: int) -> np.ndarray:
+    """The source pixel of each output pixel along an axis (0: x, 1: y), where steps are whole."""
+    m, count, size = p.affine, p.size[1 - axis], p.source[1 - axis]
+    at = np.floor(m[axis, axis] * (np.arange(count) + 0.5) + round(m[axis, 2])).astype(np.int64)
+    at %= 2 * size  # mirrored with the border pixel repeated
+    return np.where(at < size, at, 2 * size - 1 - at)
+
+
+def _taken(at: np.ndarray) -> slice | np.ndarray:
+    """The same as a slice, which copies nothing, where neighbours lie side by side."""
+    step = int(at[1] - at[0]) if len(at) > 1 else 1
+    if abs(step) != 1 or (np.diff(at) != step).any():
+        return at
+    stop = int(at[-1]) + step
+    return slice(int(at[0]), None if stop < 0 else stop, step)
+
+
+def _factors(p: Placement) -> np.ndarray:
+    """Source pixels per output pixel, along x and y."""
+    return np.hypot(p.affine[:2, 0], p.affine[:2, 1])
 
 
 def _extent(p: Placement, points: tuple[np.ndarray, np.ndarray] | None) -> tuple[float, float, float, float]:
@@ -246,23 +268,31 @@ def _extent(p: Placement, points: tuple[np.ndarray, np.ndarray] | None) -> tuple
     return float(points[0].min()), float(points[1].min()), float(points[0].max()), float(points[1].max())
 
 
-def _reduced(
-    pixels: np.ndarray, extent: tuple[float, float, float, float], factors: np.ndarray
-) -> tuple[np.ndarray, tuple[int, int], tuple[float, float]]:
-    """Cuts out what is seen and averages it down: the window, its origin (x, y) and its scale (x, y), at most 1."""
-    cuts, target, shrink = [], [], []
-    for axis, size in ((0, pixels.shape[1]), (1, pixels.shape[0])):
+def _cuts(
+    p: Placement, extent: tuple[float, float, float, float], factors: np.ndarray
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Columns (first, last) and rows (first, last) of the source that the output needs; last excluded."""
+    cuts = []
+    for axis, size in ((0, p.source[1]), (1, p.source[0])):
         margin = MARGIN * max(1.0, float(factors[axis]))
         low, high = int(np.floor(extent[axis] - margin)), int(np.ceil(extent[axis + 2] + margin))
         if extent[axis] < 0 or extent[axis + 2] > size:  # mirrored parts may lie anywhere
             low, high = 0, size
-        low, high = max(0, low), min(size, high)
-        count = max(1, round((high - low) / factors[axis])) if factors[axis] > REDUCE_ABOVE else high - low
-        cuts.append((low, high))
+        cuts.append((max(0, low), min(size, high)))
+    return cuts[0], cuts[1]
+
+
+def _reduced(
+    pixels: np.ndarray, cuts: tuple[tuple[int, int], tuple[int, int]], factors: np.ndarray, first: int
+) -> tuple[np.ndarray, tuple[int, int], tuple[float, float]]:
+    """Cuts out what is seen and averages it down: the window, its origin (x, y) and its scale (x, y), at most 1."""
+    target, shrink = [], []
+    for (low, high), factor in zip(cuts, factors):
+        count = max(1, round((high - low) / factor)) if factor > REDUCE_ABOVE else high - low
         target.append(count)
         shrink.append(count / (high - low))
     (x0, x1), (y0, y1) = cuts
-    window = pixels[y0:y1, x0:x1]
+    window = pixels[y0 - first : y1 - first, x0:x1]
     if shrink != [1.0, 1.0]:
         window = _by_fours(window, lambda part: cv2.resize(part, (target[0], target[1]), interpolation=cv2.INTER_AREA))
     return window, (x0, y0), (shrink[0], shrink[1])

@@ -26,7 +26,8 @@ from pixelwise.errors import ConfigError, OutputError
 from pixelwise.training.plan import Plan
 
 OWN = ("data", "out", "resume")  # each call says these itself
-FREE = ("device", "workers", "report", "tensorboard", "gradient_checkpointing")  # these may change when a run goes on
+FREE = ("device", "workers", "cache", "cache_folder", "cache_gb", "report", "tensorboard",
+        "gradient_checkpointing")  # these may change when a run goes on  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def resumed(settings: TrainSettings) -> tuple[TrainSettings, Plan | None]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         plan = Plan.from_dict(stored["plan"])
-        own = from_dict(TrainSettings, stored["settings"], source=str(path))
+        own = from_dict(TrainSettings, _renamed(stored["settings"]), source=str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -89,6 +90,15 @@ def resumed(settings: TrainSettings) -> tuple[TrainSettings, Plan | None]:
             )
     changed = {name: getattr(settings, name) for name in (*OWN, *FREE) if name in OWN or name in said}
     return dataclasses.replace(own, **changed), plan
+
+
+def _renamed(stored: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an earlier run, where the cache was a yes or no of the data set, in today's words."""
+    data = dict(stored.get("dataset", {}))
+    if "cache" not in data:
+        return stored
+    word = {None: "auto", True: "memory", False: "off"}[data.pop("cache")]
+    return {**stored, "dataset": data, "cache": word}
 
 
 def _said(settings: TrainSettings) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from pixelwise.objectives import Supervised
 from pixelwise.tasks import make_task
 from pixelwise.training import checkpoint, folder
 from pixelwise.training import plan as plans
+from pixelwise.training.caching import decoded_bytes, open_cache
 from pixelwise.training.checkpoint import Position, check_finite, seed_everything
 from pixelwise.training.distributed import World, full_tensors, load_full
 from pixelwise.training.folder import Run
@@ -134,17 +135,20 @@ class Training:
         counts = self.stats.pixel_counts
         transform = training_transforms(s.transforms, crop=self.plan.crop, class_counts=counts, things=things,
                                         own=self.own_transform)  # fmt: skip
+        need = decoded_bytes(self.dataset, self.stats, len(self.train_records))
         self.loader = make_loader(self.dataset, self.train_records, self.task, transform=transform,
                                   batch_size=self.plan.batch_size, seed=s.seed, shuffle=True, workers=self.plan.workers,
                                   rank=self.world.rank, world=self.world.size, balanced=s.dataset.balanced,
-                                  drop_last=True, cache=self.plan.cache, pin=self.device.type == "cuda")  # fmt: skip
+                                  drop_last=True, pin=self.device.type == "cuda", say=self.log.say,
+                                  cache=open_cache(self.plan.cache, s, need, self.log.say))  # fmt: skip
 
     def _decide(self) -> Plan:
         """The run's own plan where it is gone on with; a new one else, that memory holds in every process."""
         s = self.settings
         if self.resumed_plan is not None:
             workers = self.resumed_plan.workers if s.workers is None else s.workers
-            return replace(self.resumed_plan, workers=workers, device=str(self.device), said=())
+            cache = self.resumed_plan.cache if s.cache == "auto" else s.cache
+            return replace(self.resumed_plan, workers=workers, cache=cache, device=str(self.device), said=())
         plan = plans.make_plan(s, self.dataset, self.stats, len(self.train_records), self.device, self.precision)
         plan = plans.fit(plan, s, self.net, self.dataset, self.task, self.device, self._trial)
         return replace(plan, batch_size=int(-self.world.most(-plan.batch_size)))

@@ -27,6 +27,7 @@ from pixelwise.losses.weights import class_weights
 from pixelwise.nn.checkpointing import checkpoint_blocks
 from pixelwise.nn.encoder import trained_with
 from pixelwise.tasks import Instance, Panoptic, Semantic
+from pixelwise.training.caching import pick_cache
 from pixelwise.training.log import many
 from pixelwise.training.memory import fit_batch, memory_limit, step_bytes
 
@@ -34,7 +35,6 @@ Task = Semantic | Instance | Panoptic
 IMAGES_TO_SEE = {"cpu": 12_000, "cuda": 60_000}  # training images drawn in all, where no length is given
 CROP_PIXELS = {"cpu": 80_000, "cuda": 262_144}
 RATES = {"adamw": 1e-3, "adam": 1e-3, "rmsprop": 1e-3, "sgd": 2e-2}
-CACHE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Plan:
     minutes: float | None
     lr: float
     workers: int
-    cache: bool
+    cache: str
     evaluate_every: int | None
     device: str
     precision: str
@@ -56,7 +56,8 @@ class Plan:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """Read back from run.json."""
-        return cls(**{**data, "crop": tuple(data["crop"]), "said": tuple(data["said"])})
+        cache = {True: "memory", False: "off"}.get(data["cache"], data["cache"])  # the words of earlier runs
+        return cls(**{**data, "crop": tuple(data["crop"]), "said": tuple(data["said"]), "cache": cache})
 
 
 def preprocessing_of(settings: TrainSettings, dataset: DataSet, stats: Statistics, net: nn.Module,
@@ -118,7 +119,7 @@ def make_plan(settings: TrainSettings, dataset: DataSet, stats: Statistics, imag
     workers = settings.workers
     if workers is None:
         workers = 0 if cores == 1 else 1 if kind == "cpu" else min(8, cores - 1)
-    lr, cache = settings.lr or RATES[settings.optim.name], _cache(settings, dataset, stats, images)
+    lr, cache = settings.lr or RATES[settings.optim.name], pick_cache(settings, dataset, stats, images, said)
     return Plan(crop, batch, epochs, minutes, lr, workers, cache, every, str(device), precision, tuple(said))
 
 
@@ -144,14 +145,6 @@ def _check_crop(settings: TrainSettings, sizes: np.ndarray) -> None:
             f"{largest[1]:.0f} pixels (height x width) after scaling: most of it would be mirrored border. Use a "
             "smaller --crop."
         )
-
-
-def _cache(settings: TrainSettings, dataset: DataSet, stats: Statistics, images: int) -> bool:
-    if settings.dataset.cache is not None:
-        return settings.dataset.cache
-    sizes = np.array(list(stats.sizes), dtype=float)
-    bytes_each = float(sizes.prod(1).max()) * (dataset.channels * np.dtype(dataset.dtype).itemsize + 2)
-    return bytes_each * images < CACHE_BYTES
 
 
 def fit(plan: Plan, settings: TrainSettings, net: nn.Module, dataset: DataSet, task: Task, device: torch.device,
