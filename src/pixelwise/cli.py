@@ -53,6 +53,8 @@ class Evaluate:
     """Objects below this score are no answers (AP ranks all that is found); by default as chosen on validation."""
     out: Path | None = None
     """Folder for scores.json and report.html; by default evaluation-SPLIT beside the model."""
+    also: Annotated[tuple[Path, ...], tyro.conf.arg(name="with")] = ()
+    """Further models of the same classes and task, which answer together with the first: the mean of all."""
     tta: str | None = None
     """Test-time augmentation: flip, vflip, turn, dihedral, scale, or several joined as in flip+scale."""
     device: str = "auto"
@@ -89,6 +91,8 @@ class Predict:
     """Write the answer over the image as well."""
     confidence: bool = False
     """Write how sure the net is, as 8-bit grey."""
+    also: Annotated[tuple[Path, ...], tyro.conf.arg(name="with")] = ()
+    """Further models of the same classes and task, which answer together with the first: the mean of all."""
     tta: str | None = None
     """Test-time augmentation: flip, vflip, turn, dihedral, scale, or several joined as in flip+scale."""
     device: str = "auto"
@@ -259,11 +263,12 @@ def _evaluate(command: Evaluate) -> int:
 
     out = command.out or command.model.parent / f"evaluation-{command.split}"
     task = None if command.task == "auto" else command.task
-    model = load(command.model, command.device, command.tta, task=task, score=command.score,
+    paths = command.model, *command.also
+    model = load(paths, command.device, command.tta, task=task, score=command.score,
                  precision=command.precision, engine=command.engine, exact=command.exact)  # fmt: skip
     data = open_data(command.data, command.format, **parse_options(command.options))
     check_writable(out)
-    scores = replace(evaluate(model, data, split=command.split), model=str(command.model))
+    scores = replace(evaluate(model, data, split=command.split), model=" + ".join(map(str, paths)))
     write_json(out / "scores.json", scores.to_dict(), indent=1)
     Console().print(scores)
     print(f"scores    {out / 'scores.json'}")
@@ -285,16 +290,18 @@ def _predict(command: Predict) -> int:
 
     if not command.images:
         raise ConfigError("There is nothing to predict: name at least one image or folder after the model.")
-    model = load(command.model, command.device, command.tta, task=None if command.task == "auto" else command.task,
-                 score=command.score, precision=command.precision, engine=command.engine, exact=command.exact,
+    task = None if command.task == "auto" else command.task
+    model = load((command.model, *command.also), command.device, command.tta, task=task, score=command.score,
+                 precision=command.precision, engine=command.engine, exact=command.exact,
                  max_pixels=command.max_pixels)  # fmt: skip
     if model.thresholds:
         print(f"thresholds  {model.thresholds}")
     with Progress() as progress:
         run = predict_folder(model, command.images, command.out, save=command.save or None, overlay=command.overlay,
                              confidence=command.confidence, on_image=progress.on_image)  # fmt: skip
-    choice = model.choice
-    print(f"computed    by {choice.engine} in {choice.precision} on {choice.device}: {choice.reasons['engine']}")
+    for member in model.members:
+        choice = member.choice
+        print(f"computed    by {choice.engine} in {choice.precision} on {choice.device}: {choice.reasons['engine']}")
     print(f"{len(run.done)} image{'s' if len(run.done) != 1 else ''} segmented, answers in {command.out}")
     for sentence in run.lost:
         print(f"lost: {sentence}")

@@ -84,7 +84,7 @@ def test_a_coarse_nets_outputs_are_kept_while_they_take_less_than_one_full_map()
     more, _ = peak_of(dense, 4, TEN * 3)
     assert (alive, alive_of_ten, alive_of_many) == (2, 10, 0)
     assert ten - two <= 0.7 * full
-    assert many - two <= 1.01 * full
+    assert many - two <= 1.25 * full
     assert more <= 1.01 * many  # however many
 
 

@@ -35,7 +35,7 @@ from pixelwise.prediction.predictor import Predictor, load
 from pixelwise.views import View
 
 
-def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split: str = "test",
+def evaluate(model: str | Path | Sequence[str | Path] | Predictor, data: str | Path | DataSet, *, split: str = "test",
              task: str | None = None, score: float | None = None, tta: str | Sequence[View] | None = None,
              device: str | torch.device | None = None,
              out: str | Path | None = None, boundary: bool = True, batch_size: int = 1, workers: int = 2,
@@ -43,7 +43,8 @@ def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split
              on_image: OnImage | None = None) -> Scores:  # fmt: skip
     """Scores of a model on a split, pooled over its images at their original size.
 
-    model     path of a model file, or a Predictor (which then has its own task, score, device, tta and engine)
+    model     path of a model file, of several that answer together, or a Predictor (which then has its own task, score,
+              device, tta and engine)
     task      what to score, "semantic", "instance" or "panoptic"; None: what the model was trained for
     score     objects below it are no answers; None: as chosen on validation. Average precision ranks all that was found
     data      folder of a data set, or an opened one
@@ -69,7 +70,7 @@ def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split
     start = time.perf_counter()
     metrics = evaluate_split(
         predictor.net, adapted, records, asked, predictor.card.preprocessing, device=predictor.device,
-        batch_size=batch_size, workers=workers, engine=predictor.engine, tta=predictor.views,
+        batch_size=batch_size, workers=workers, forward=predictor.forward_batch,
         metrics=full_metrics(asked, boundary=boundary), rank=rank, world=world, on_image=on_image, per_image=True,
     )  # fmt: skip
     seconds = time.perf_counter() - start
@@ -77,7 +78,7 @@ def evaluate(model: str | Path | Predictor, data: str | Path | DataSet, *, split
     scores = Scores(
         task=asked.name, primary=asked.primary, classes=asked.classes, metrics=metrics, per_image=tuple(per_image),
         objects=tuple(objects),
-        count=count, seconds=seconds, model=str(model) if not isinstance(model, Predictor) else repr(model),
+        count=count, seconds=seconds, model=_name(model),
         data=str(opened.root), split=split, tta=_describe(predictor.views),
         engine=predictor.choice.engine, precision=predictor.choice.precision, device=str(predictor.device),
         notes=(*adapted.notes, *_thresholds(predictor), _computed(predictor)),
@@ -106,12 +107,21 @@ def _thresholds(predictor: Predictor) -> tuple[str, ...]:
     return (f"Objects below these thresholds are no answers: {predictor.thresholds}{rest}.",)
 
 
+def _name(model: str | Path | Sequence[str | Path] | Predictor) -> str:
+    if isinstance(model, Predictor):
+        return repr(model)
+    return str(model) if isinstance(model, str | Path) else " + ".join(map(str, model))
+
+
 def _computed(predictor: Predictor) -> str:
-    choice = predictor.choice
-    what = "the net itself" if choice.engine == "eager" else f"the engine {choice.engine}"
-    agreement = predictor.engine.facts.agreement.get(choice.name)
-    alike = "" if agreement is None else f"; {agreement:.2%} of the pixels are answered as by the net in float32"
-    return f"Computed by {what} in {choice.precision} on {choice.device}{alike}."
+    said = []
+    for member in predictor.members:
+        choice = member.choice
+        what = "the net itself" if choice.engine == "eager" else f"the engine {choice.engine}"
+        agreement = member.engine.facts.agreement.get(choice.name)
+        alike = "" if agreement is None else f"; {agreement:.2%} of the pixels are answered as by the net in float32"
+        said.append(f"{what} in {choice.precision} on {choice.device}{alike}")
+    return f"Computed by {', and '.join(said)}."
 
 
 def _describe(views: Sequence[View]) -> str:

@@ -17,7 +17,7 @@ from pixelwise.core.outputs import Frame, Output
 from pixelwise.core.sample import Preprocessing, Sample
 from pixelwise.core.segments import UNKNOWN, Segments
 from pixelwise.core.types import Metric, Task
-from pixelwise.engines import Engine, open_engine
+from pixelwise.engines import open_engine
 from pixelwise.errors import ConfigError, DataError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
 from pixelwise.views import PLAIN, View, look, parse
@@ -45,7 +45,8 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
                    precision: str = "fp32", tta: str | Sequence[View] | None = None,
                    metrics: Sequence[Callable[[], Metric]] | None = None, rank: int = 0, world: int = 1,
                    on_image: OnImage | None = None, loss: Loss | None = None, per_image: bool = False,
-                   choose: bool = False, engine: Engine | None = None) -> dict[str, Any]:  # fmt: skip
+                   choose: bool = False,
+                   forward: Callable[[Tensor], Output] | None = None) -> dict[str, Any]:  # fmt: skip
     """Scores of the records in one flat dict, the same on every rank.
 
     dataset     anything with read(record) -> Sample with truth; `records` the images, in the same order on every rank
@@ -60,7 +61,8 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
                 "objects", for each of them how many are true and how many were answered (0 and 0 for class maps)
     choose      whether "choice" is there too: the task's thresholds that do best on these images, a `Choice`, or None
                 for a task without any
-    engine      what runs the net (then `precision` is its affair); None: the net itself, in `precision`
+    forward     what answers images [B, C, H, W] as stored, in place of the net, `preprocessing`, `precision` and `tta`:
+                `Predictor.forward_batch`; there is no loss then
     rank, world this process and how many; images are dealt out by index, none twice, and counts merged in rank order.
                 Nets whose parameters are sharded must be gathered before: ranks compute different numbers of batches.
     Raises DataError for records without truth or an empty list, and what reading raises.
@@ -70,20 +72,24 @@ def evaluate_split(net: nn.Module, dataset: Any, records: Sequence[Any], task: T
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, got {batch_size}.")
     views = parse(tta)
-    if loss is not None and views[0] != View():
-        raise ConfigError("The loss is that of the plain view: put View() first in tta.")
+    if loss is not None and (views[0] != View() or forward is not None):
+        raise ConfigError("The loss is that of the net's plain view: put View() first in tta, and leave out forward.")
     where = torch.device(device) if device is not None else next(net.parameters()).device
     tally = Tally([make() for make in (metrics or (task.metric,))], task.chooser() if choose else None)
     failure: PixelwiseError | None = None
     training = net.training
-    running = engine or open_engine("eager", net, device=where, precision=precision)
+    engine = open_engine("eager", net, device=where, precision=precision)
+
+    def answer(images: Tensor, views: Sequence[View]) -> Output:
+        return look(engine, preprocessing(images.to(where)), views, preprocessing.size)
+
     try:
         for group in _groups(dataset, records, batch_size, workers, rank, world):
-            images = preprocessing(torch.stack([sample.image for _, sample in group]).to(where))
-            output = look(running, images, views, preprocessing.size)
+            images = torch.stack([sample.image for _, sample in group])
+            output = answer(images, views) if forward is None else forward(images)
             truths = _count(tally, output, group, records, task, on_image, per_image)
             if loss is not None:  # joined views keep no output: the plain one is asked for again
-                plain = output if len(views) == 1 else look(running, images, PLAIN, preprocessing.size)
+                plain = output if len(views) == 1 else answer(images, PLAIN)
                 _count_loss(tally, loss, plain, truths, [index for index, _ in group], where)
     except PixelwiseError as error:  # the other processes must hear of it, or they wait for this one's counts
         failure = error

@@ -43,15 +43,16 @@ class PredictionRun:
         return not self.failed
 
 
-def predict_folder(model: str | Path | Predictor, inputs: str | Path | Iterable[str | Path], out: str | Path, *,
-                   save: Sequence[str] | None = None, overlay: bool = True, confidence: bool = False,
-                   task: str | None = None, device: str | torch.device | None = None,
+def predict_folder(model: str | Path | Sequence[str | Path] | Predictor, inputs: str | Path | Iterable[str | Path],
+                   out: str | Path, *, save: Sequence[str] | None = None, overlay: bool = True,
+                   confidence: bool = False, task: str | None = None, device: str | torch.device | None = None,
                    tta: str | Sequence[View] | None = None, precision: str | None = None, engine: str | None = None,
                    exact: bool = False, max_pixels: int = MAX_PIXELS, workers: int | None = None,
                    on_image: Callable[[int, int, Path], None] | None = None) -> PredictionRun:  # fmt: skip
     """Predicts every image among `inputs`, files and folders mixed, and writes the answers below `out`.
 
-    model     path of a model file, or a Predictor (which then has its own task, device, tta, engine, max_pixels)
+    model     path of a model file, of several that answer together, or a Predictor (which then has its own task,
+              device, tta, engine, max_pixels)
     task      what to answer; None: what the model was trained for
     save      kinds of answers: "classes", "instances", "panoptic", and all of `pixelwise list writers`; None: the one
               usual for the model's task

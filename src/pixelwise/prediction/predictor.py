@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,16 +13,17 @@ from torch import Tensor, nn
 
 from pixelwise.core.choice import NO_WISHES, Choice, Wishes, for_prediction
 from pixelwise.core.machine import here, pick_device
-from pixelwise.core.modelfile import ModelCard, load_model
+from pixelwise.core.modelfile import ModelCard, load_model, read_card
 from pixelwise.core.outputs import Output
 from pixelwise.core.segments import Segments
 from pixelwise.core.types import Task
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.errors import ConfigError, ModelFileError
 from pixelwise.prediction.chosen import ChosenEngine
+from pixelwise.prediction.ensemble import check_alike
 from pixelwise.prediction.images import stored_pixels
 from pixelwise.tasks import Instance, Panoptic, make_task
-from pixelwise.views import View, look, parse
+from pixelwise.views import View, join, look, parse, sights
 
 
 class Predictor:
@@ -29,16 +31,23 @@ class Predictor:
 
     net, card, task, device, views   what it is made of; `task.classes` names the labels of the answers
     engine                           what runs the net: called as it is, see `prediction.chosen`
+    members                          this one, and the predictors whose outputs are joined with its own
     max_pixels                       images whose header claims more are refused before they are decoded
     """
 
     def __init__(self, net: nn.Module, card: ModelCard, task: Task, *, device: torch.device, views: Sequence[View],
-                 wishes: Wishes = NO_WISHES, max_pixels: int = MAX_PIXELS) -> None:  # fmt: skip
-        """wishes  what was asked for by name, see `load`. Raises ConfigError for what cannot be had."""
+                 wishes: Wishes = NO_WISHES, max_pixels: int = MAX_PIXELS,
+                 others: Sequence[Predictor] = ()) -> None:  # fmt: skip
+        """
+        wishes  what was asked for by name, see `load`
+        others  further predictors for the same task and classes, whose views count as much as this one's
+        Raises ConfigError for what cannot be had.
+        """
         self.net = net.to(device).to(memory_format=torch.channels_last).eval()
         self.engine = ChosenEngine(self.net, device=device, wishes=wishes, agreement=card.training.get("agreement"))
         self.card, self.task, self.device = card, task, device
         self.views, self.max_pixels = tuple(views), max_pixels
+        self.members: tuple[Predictor, ...] = (self, *others)
 
     @property
     def choice(self) -> Choice:
@@ -47,7 +56,8 @@ class Predictor:
 
     def expect(self, images: int, sizes: int = 1) -> None:
         """Announces so many images, of so many different sizes: where it pays, a faster engine is prepared."""
-        self.engine.expect(images * len(self.views), sizes * len({view.scale for view in self.views}))
+        for member in self.members:
+            member.engine.expect(images * len(self.views), sizes * len({view.scale for view in self.views}))
 
     @overload
     def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Segments]: ...
@@ -79,9 +89,18 @@ class Predictor:
 
     @torch.no_grad()
     def forward_batch(self, images: Tensor) -> Output:
-        """[B, C, H, W] stored values -> the net's output over all views, to be read with index 0 to B - 1."""
-        images = self.card.preprocessing(images.to(self.device))
-        return look(self.engine, images, self.views, self.card.preprocessing.size)
+        """[B, C, H, W] stored values -> the output over all views of all members, for index 0 to B - 1."""
+        if len(self.members) == 1:
+            return look(self.engine, self._normalised(images), self.views, self.card.preprocessing.size)
+        seen = chain.from_iterable(member.sights(images) for member in self.members)  # each when it is asked for
+        return join(seen, len(self.views) * len(self.members))
+
+    def sights(self, images: Tensor) -> Iterator[tuple[View, Output]]:
+        """[B, C, H, W] stored values -> (view, what this net alone says of it), each computed when it is asked for."""
+        return sights(self.engine, self._normalised(images), self.views, self.card.preprocessing.size)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return self.card.preprocessing(images.to(self.device))
 
     @torch.no_grad()
     def decode(self, output: Output) -> Segments:
@@ -100,14 +119,17 @@ class Predictor:
         return ", ".join(said)
 
     def __repr__(self) -> str:
-        card = self.card
-        return f"Predictor({card.architecture}, {card.task}, {len(self.task.classes)} classes, {self.device})"
+        card, nets = self.card, " + ".join(member.card.architecture for member in self.members)
+        return f"Predictor({nets}, {card.task}, {len(self.task.classes)} classes, {self.device})"
 
 
-def load(path: str | Path, device: str | torch.device | None = None, tta: str | Sequence[View] | None = None, *,
+def load(path: str | Path | Sequence[str | Path], device: str | torch.device | None = None,
+         tta: str | Sequence[View] | None = None, *,
          task: str | None = None, score: float | None = None, precision: str | None = None, engine: str | None = None,
          exact: bool = False, images: int | None = None, max_pixels: int = MAX_PIXELS) -> Predictor:  # fmt: skip
-    """Opens a model file for prediction.
+    """Opens a model file for prediction; or several of the same classes and task, which then answer together: the mean
+    of their probabilities, and the objects that they agree on. Thresholds and how objects are put together are those of
+    the first.
 
     device     a name like "cpu" or "cuda:0"; None: the GPU where there is one
     tta        test-time augmentation: None, "flip", "flip+scale" ...: better and slower, see `views.parse`
@@ -121,18 +143,30 @@ def load(path: str | Path, device: str | torch.device | None = None, tta: str | 
 
     >>> segments = load("runs/first/model.safetensors")("photo.jpg")
     """
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    if not paths:
+        raise ConfigError("There is no model to load: give the path of a model file, or several.")
     chosen, views = pick_device(device), parse(tta)
     wishes = Wishes(str(chosen), precision, engine, exact=exact)
     for_prediction(here(), wishes=wishes)  # what cannot be had is refused before the weights are read
-    net, card = load_model(path, chosen)
+    for other in paths[1:]:
+        check_alike((paths[0], read_card(paths[0])), (other, read_card(other)))
+    how = {"device": chosen, "views": views, "wishes": wishes, "max_pixels": max_pixels}
+    others = [_open(other, task, score, how) for other in paths[1:]]
+    predictor = _open(paths[0], task, score, {**how, "others": others})
+    predictor.expect(images or 1)
+    return predictor
+
+
+def _open(path: str | Path, task: str | None, score: float | None, how: Mapping[str, Any]) -> Predictor:
+    """`how`  the predictor's further arguments"""
+    net, card = load_model(path, how["device"])
     answered = task_of(card, path)
     if task is not None:
         answered = other_task(answered, task)
     if score is not None:
         answered = with_score(answered, score)
-    predictor = Predictor(net, card, answered, device=chosen, views=views, wishes=wishes, max_pixels=max_pixels)
-    predictor.expect(images or 1)
-    return predictor
+    return Predictor(net, card, answered, **how)
 
 
 def task_of(card: ModelCard, path: str | Path) -> Task:

@@ -59,7 +59,7 @@ def answer(predictor: Predictor, dataset: DataSet, records: Sequence[Record]) ->
     pairs: dict[int, tuple[Segments, Segments]] = {}
     found = evaluate_split(
         predictor.net, adapt(dataset, predictor), records, predictor.task, predictor.card.preprocessing,
-        device=predictor.device, engine=predictor.engine, tta=predictor.views, per_image=True,
+        device=predictor.device, forward=predictor.forward_batch, per_image=True,
         on_image=lambda index, record, prediction, truth: pairs.update({index: (prediction, truth)}),
     )  # fmt: skip
     answered = []

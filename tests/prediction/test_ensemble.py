@@ -1,0 +1,144 @@
+"""Several models as one: a model with itself is itself, two are the mean of both, and unlike ones are refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pixelwise.cli import main
+from pixelwise.core.classes import Classes
+from pixelwise.core.modelfile import load_model, save_model
+from pixelwise.core.sizes import SizeRule
+from pixelwise.errors import ConfigError
+from pixelwise.evaluation import evaluate
+from pixelwise.prediction import load
+from pixelwise.views import View
+
+IMAGE = np.random.default_rng(2).integers(0, 256, (33, 50, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def other(models, tmp_path_factory):
+    """Other weights, normalised in another way, seen at another size."""
+    net, card = load_model(models["semantic"])
+    torch.manual_seed(8)
+    torch.nn.init.normal_(net.head.weight, std=3.0)
+    way = replace(card.preprocessing, mean=(0.1, 0.5, 0.3), std=(0.5, 0.2, 0.3), size=SizeRule(short=48))
+    path = tmp_path_factory.mktemp("other") / "other.safetensors"
+    save_model(path, net, replace(card, preprocessing=way))
+    return path
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance", "panoptic"])
+@pytest.mark.parametrize("tta", [None, "flip+turn"])
+def test_a_model_with_itself_is_itself(models, task, tta):
+    path = models[task]
+    one, twice = load(path, "cpu", tta, exact=True), load([path, path], "cpu", tta, exact=True)
+    alone, together = one.output(IMAGE), twice.output(IMAGE)
+    torch.testing.assert_close(together.probs(0), alone.probs(0))
+    assert torch.equal(together.class_map(0), alone.class_map(0))
+    answer, expected = twice(IMAGE), one(IMAGE)
+    assert torch.equal(answer.ids, expected.ids)
+    torch.testing.assert_close(answer.scores, expected.scores)
+
+
+def test_two_are_the_mean_of_their_probabilities(models, other):
+    paths = [models["semantic"], other]
+    joined = load(paths, "cpu", exact=True).output(IMAGE)
+    single = [load(path, "cpu", exact=True).output(IMAGE).probs(0) for path in paths]
+    torch.testing.assert_close(joined.probs(0), (single[0] + single[1]) / 2)
+    assert (single[0] - single[1]).abs().max() > 0.3
+    part = (3, 5, 20, 31)
+    torch.testing.assert_close(joined.probs(0, part), joined.probs(0)[:, 3:23, 5:36])
+
+
+def test_views_of_all_members_count_alike(models, other):
+    paths = [models["semantic"], other, other]
+    joined = load(paths, "cpu", (View(), View(turns=1)), exact=True).output(IMAGE)
+    single = [load(path, "cpu", (View(), View(turns=1)), exact=True).output(IMAGE).probs(0) for path in paths]
+    torch.testing.assert_close(joined.probs(0), sum(single) / 3)
+
+
+def test_a_batch_is_its_images(models, other):
+    together = load([models["semantic"], other], "cpu", "flip", exact=True)
+    images = torch.stack([together.pixels(IMAGE), together.pixels(IMAGE[::-1].copy())])
+    batch = together.forward_batch(images)
+    for i, image in enumerate(images):
+        torch.testing.assert_close(batch.probs(i), together.forward(image).probs(0))
+
+
+def test_it_says_what_it_is(models, other):
+    together = load([models["semantic"], other], "cpu")
+    assert repr(together) == "Predictor(unet + unet, semantic, 3 classes, cpu)"
+    assert [member.card.preprocessing.size for member in together.members] == [None, SizeRule(short=48)]
+
+
+CLASSES = {
+    "lacks person; it has besides tree": Classes(names=["road", "tree", "sky"]),
+    "has besides tree": Classes(names=["road", "person", "sky", "tree"], things=["person"]),
+    "another order: class 0 is sky, not road": Classes(names=["sky", "person", "road"], things=["person"]),
+    "do not agree whether person, sky can be counted": Classes(names=["road", "person", "sky"], things=["sky"]),
+}
+
+
+@pytest.mark.parametrize("said", CLASSES)
+def test_other_classes_are_refused(models, write_model, tmp_path, said):
+    path = write_model(tmp_path / "m.safetensors", classes=CLASSES[said])
+    with pytest.raises(ConfigError, match=said) as error:
+        load([models["semantic"], path], "cpu")
+    assert str(path) in str(error.value)
+    assert str(models["semantic"]) in str(error.value)
+
+
+def test_another_task_or_other_images_are_refused(models, write_model, tmp_path):
+    with pytest.raises(ConfigError, match="trained for instance, not semantic"):
+        load([models["semantic"], models["instance"]], "cpu")
+    deep = write_model(tmp_path / "m.safetensors", channels=1, top=65535.0)
+    with pytest.raises(ConfigError, match="takes 1 channels, not 3; its images go up to 65535, not 255"):
+        load([models["semantic"], deep], "cpu")
+    with pytest.raises(ConfigError, match="no model"):
+        load([], "cpu")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Four images of two sizes, in the plain layout."""
+    rng, root = np.random.default_rng(0), tmp_path / "set"
+    for folder in ("images", "masks"):
+        (root / folder / "test").mkdir(parents=True)
+    for i, size in enumerate(((24, 40), (24, 40), (40, 24), (31, 17))):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(root / f"images/test/{i}.png")
+        mask = np.array([7, 24, 23], np.uint8)[rng.integers(0, 3, size)]
+        Image.fromarray(mask).save(root / f"masks/test/{i}.png")
+    lines = ["7 road 90 90 90", "24 person 220 20 60 thing", "23 sky 70 130 180", "# ignore index: 255"]
+    (root / "classes.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_commands_take_further_models(models, other, data, tmp_path, capsys):
+    out = tmp_path / "scores"
+    words = [str(models["semantic"]), str(data), "--with", str(other), "--tta", "vflip", "--exact", "--no-report",
+             "--out", str(out), "--device", "cpu"]  # fmt: skip
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", *words])
+    assert end.value.code == 0
+    written = json.loads((out / "scores.json").read_text())
+    scores = evaluate([models["semantic"], other], data, device="cpu", tta="vflip", exact=True, boundary=False)
+    assert written["model"] == f"{models['semantic']} + {other}" == scores.model
+    assert written["tta"] == scores.tta == "1, 1 mirrored turned 180"
+    assert written["metrics"]["miou"] == pytest.approx(scores["miou"])
+    alone = evaluate(models["semantic"], data, device="cpu", tta="vflip", exact=True, boundary=False)
+    assert alone["miou"] != scores["miou"]
+    image = data / "images/test/0.png"
+    with pytest.raises(SystemExit) as end:
+        main(["predict", str(models["semantic"]), str(image), "--with", str(other), "--out", str(tmp_path / "out"),
+              "--exact", "--no-overlay", "--device", "cpu"])  # fmt: skip
+    assert end.value.code == 0
+    answer = np.asarray(Image.open(tmp_path / "out/classes/0.png"))
+    expected = load([models["semantic"], other], "cpu", exact=True)(image).class_map().numpy()
+    assert np.array_equal(answer, np.array([7, 24, 23])[expected])
