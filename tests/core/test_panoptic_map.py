@@ -74,10 +74,10 @@ def test_instance_and_class_maps_show_what_the_segments_show(segments):
 
 def test_ids_carry_class_and_number():
     segments = Segments(np.zeros((1, 1), np.int8), [1, 0, 1, 3])
-    assert instance_ids(segments, CLASSES).tolist() == [26001, 1, 26002, 24001]
+    assert instance_ids(segments.labels.numpy(), CLASSES).tolist() == [26001, 1, 26002, 24001]
     many = Segments(np.zeros((1, 1), np.int16), np.ones(1000, int))
     with pytest.raises(DataError, match=r"'car'.*1000 segments"):
-        instance_ids(many, CLASSES)
+        instance_ids(many.labels.numpy(), CLASSES)
 
 
 def test_keys_that_cannot_stand_in_the_file_are_replaced():

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pixelwise.core.bands import Bands
 from pixelwise.core.classes import Classes
 from pixelwise.core.segments import Segments
 from pixelwise.errors import DataError
@@ -104,29 +105,41 @@ def to_panoptic(segments: Segments, classes: Classes) -> tuple[np.ndarray, list[
     1, 2, ... where a class has too many segments for these. Of overlapping segments the lowest layer shows; area and
     box are of the pixels that show. Unknown pixels and nothing become 0: the format has one word for both.
     """
-    keys = None if segments.keys is None else segments.keys.cpu().numpy()
-    if keys is None or len(np.unique(keys)) < len(keys) or (keys < 1).any() or (keys >= 1 << 24).any():
-        crowded = len(segments) and int(segments.labels.bincount().max()) >= MOST_INSTANCES
-        keys = np.arange(1, len(segments) + 1) if crowded else instance_ids(segments, classes)
+    given = None if segments.keys is None else segments.keys.cpu().numpy()
+    keys = panoptic_keys(segments.labels.cpu().numpy(), classes, given)
     shown = Segments(segments.row_map().cpu(), segments.labels.cpu())
-    rows = shown.ids[0].numpy()
-    counts, boxes = shown.pixel_counts.tolist(), shown.boxes.int().tolist()
-    labels, crowd = segments.labels.tolist(), segments.crowd.tolist()
+    table = segments_info(keys, Bands.of(shown), classes, segments.crowd.cpu().numpy())
+    return colours_of_ids(np.append(keys, [0, 0])[shown.ids[0].numpy()]), table
+
+
+def panoptic_keys(labels: np.ndarray, classes: Classes, keys: np.ndarray | None = None) -> np.ndarray:
+    """[N] int64 ids 1..2^24 - 1, all different, for segments of these labels [N]: as `to_panoptic` chooses them."""
+    if keys is not None and len(np.unique(keys)) == len(keys) and (keys >= 1).all() and (keys < 1 << 24).all():
+        return keys
+    crowded = len(labels) and int(np.bincount(labels).max()) >= MOST_INSTANCES
+    return np.arange(1, len(labels) + 1) if crowded else instance_ids(labels, classes)
+
+
+def segments_info(
+    keys: np.ndarray, bands: Bands, classes: Classes, crowd: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """COCO's table of the segments that own pixels."""
+    counts, boxes, labels = bands.counts.tolist(), bands.boxes.tolist(), bands.labels.tolist()
     table = []
-    for row in np.flatnonzero(counts).tolist():
+    for row in np.flatnonzero(bands.counts).tolist():
         x0, y0, x1, y1 = boxes[row]
         table.append({"id": int(keys[row]), "category_id": classes.ids[labels[row]], "area": counts[row],
-                      "bbox": [x0, y0, x1 - x0, y1 - y0], "iscrowd": int(crowd[row])})  # fmt: skip
-    return colours_of_ids(np.append(keys, [0, 0])[rows]), table
+                      "bbox": [x0, y0, x1 - x0, y1 - y0],
+                      "iscrowd": int(crowd is not None and crowd[row])})  # fmt: skip
+    return table
 
 
-def instance_ids(segments: Segments, classes: Classes, most: int = MOST_INSTANCES) -> np.ndarray:
-    """[N] int64 id on disk of each row: class id * 1000 + its number within the class, from 1 on.
+def instance_ids(labels: np.ndarray, classes: Classes, most: int = MOST_INSTANCES) -> np.ndarray:
+    """[N] int64 id on disk of segments of these labels [N]: class id * 1000 + its number within the class, from 1 on.
 
     Numbers start at 1 so that no row has the id 0. Raises DataError for more than 999 rows of one class and for class
     ids below 0.
     """
-    labels = segments.labels.cpu().numpy()
     ids = np.zeros(len(labels), np.int64)
     for label in np.unique(labels).tolist():
         rows = np.flatnonzero(labels == label)

@@ -8,6 +8,7 @@ written.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from pixelwise.core import registry
+from pixelwise.core.bands import Bands
 from pixelwise.core.classes import Classes
 from pixelwise.core.segments import BOX, MASK, NOTHING, Segments
 from pixelwise.data.layout import SPLIT_NAMES
@@ -38,6 +40,31 @@ class Item:
     image: Path | None = None
     ending: str = ".png"
 
+    @property
+    def bands(self) -> Bands:
+        """What shows of the segments, to be read band by band."""
+        return Bands.of(self.segments)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.segments.size
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeItem:
+    """An image too large for its map to lie in memory: as `Item`, but the segments are `bands` alone."""
+
+    name: str
+    bands: Bands
+    split: str = ""
+    image: Path | None = None
+    ending: str = ".png"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.bands.size
+
 
 class Writer(ABC):
     """The base of all formats: counts what is lost and leaves it out.
@@ -49,9 +76,13 @@ class Writer(ABC):
         overlaps  pixels of several segments
         scores    how sure an answer is
         boxes     rows that have a box and no pixels
+    BY_BANDS says whether `write` takes a LargeItem too; RESUMES whether `note` and `recall` tell all that is remembered
+    of an image, so that an interrupted run need not write it again.
     """
 
     HOLDS: ClassVar[frozenset[str]] = frozenset()
+    BY_BANDS: ClassVar[bool] = False
+    RESUMES: ClassVar[bool] = False
 
     def __init__(self, out: Path, classes: Classes) -> None:
         self.out, self.classes = Path(out), classes
@@ -61,6 +92,14 @@ class Writer(ABC):
     @abstractmethod
     def write(self, item: Item) -> tuple[Path, ...]:
         """Writes what belongs to this image alone; returns the files."""
+
+    def note(self) -> dict[str, Any]:
+        """What the last `write` added to what is remembered, as plain JSON; `recall` adds it again."""
+        raise NotImplementedError(f"{type(self).__module__} does not resume")
+
+    def recall(self, note: Mapping[str, Any]) -> None:
+        """Remembers an image as if it had just been written."""
+        raise NotImplementedError(f"{type(self).__module__} does not resume")
 
     def finish(self) -> tuple[str, ...]:
         """Writes what covers all images; returns what was lost, a sentence each with its count."""
@@ -75,7 +114,7 @@ class Writer(ABC):
         if count:
             self.lost[what] = self.lost.get(what, 0) + int(count)
 
-    def inner(self, item: Item) -> str:
+    def inner(self, item: Item | LargeItem) -> str:
         """The name below the folder of its split: 'train/a' of the split train is 'a'.
 
         Raises DataError where two images would get one place.

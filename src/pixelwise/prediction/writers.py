@@ -6,7 +6,7 @@ Tables stand in `out` itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from pixelwise.core import registry
+from pixelwise.core.bands import Bands
 from pixelwise.core.classes import Classes
 from pixelwise.core.drawing import displayable, legend, overlay
 from pixelwise.core.jsonfile import write_json
@@ -22,9 +23,11 @@ from pixelwise.core.outputs import Output, cut_strips
 from pixelwise.core.segments import Segments
 from pixelwise.core.types import Task
 from pixelwise.data.io import write_jpeg, write_png
-from pixelwise.data.writer import Item, open_writer
+from pixelwise.data.maps import KINDS as MAPS
+from pixelwise.data.maps import map_ending, write_map
+from pixelwise.data.writer import Item, LargeItem, open_writer
 from pixelwise.data.writers.folder import MOST_IDS, ClassIds
-from pixelwise.data.writers.objects import numbers
+from pixelwise.data.writers.objects import row_numbers
 from pixelwise.errors import ConfigError, ImageError, nearest
 
 
@@ -39,36 +42,74 @@ class Answer(Item):
     pixels: Tensor
     confidence: np.ndarray | None = None
 
+    def shown(self) -> tuple[Tensor, Segments]:
+        """Image [C, H, W] and segments as people are to see them."""
+        return self.pixels, self.segments
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeAnswer(LargeItem):
+    """The same of an image that does not lie in memory.
+
+    overview  gives it reduced: image [C, h, w] and segments
+    """
+
+    overview: Callable[[], tuple[Tensor, Segments]]
+
+    def shown(self) -> tuple[Tensor, Segments]:
+        """Image and segments as people are to see them: reduced."""
+        return self.overview()
+
 
 class Writer(Protocol):
-    """Writes one kind of file: those below, and all of `data/writers/`.
+    """Writes one kind of file: those below, and all of `data/writers/`, where BY_BANDS and RESUMES are told of.
 
     `write` returns what it wrote; `finish` writes what covers all images and returns what was lost, a sentence each.
     """
 
-    def write(self, item: Answer, /) -> tuple[Path, ...]: ...
+    BY_BANDS: ClassVar[bool]
+    RESUMES: ClassVar[bool]
+
+    def write(self, item: Any, /) -> tuple[Path, ...]: ...
+
+    def note(self) -> dict[str, Any]: ...
+
+    def recall(self, note: Mapping[str, Any], /) -> None: ...
 
     def finish(self) -> tuple[str, ...]: ...
 
 
 class Each:
-    """A kind of which every image has its own files, and nothing is lost."""
+    """A kind of which every image has its own files, and nothing is lost or remembered."""
+
+    BY_BANDS: ClassVar[bool] = True
+    RESUMES: ClassVar[bool] = True
+
+    def note(self) -> dict[str, Any]:
+        return {}
+
+    def recall(self, note: Mapping[str, Any]) -> None:
+        """Nothing is remembered."""
 
     def finish(self) -> tuple[str, ...]:
         return ()
 
 
-class ClassMaps:
-    """classes/NAME.png: class ids on disk, see `ClassIds`; classes.txt says what is what."""
+@dataclass
+class ClassMaps(Each):
+    """classes/NAME.png or .tif: class ids on disk, see `ClassIds`; classes.txt says what is what."""
 
-    folder = "classes"
+    out: Path
+    classes: Classes
+    maps: str = "auto"
+    folder: ClassVar[str] = "classes"
 
-    def __init__(self, out: Path, classes: Classes) -> None:
-        self.out, self.class_ids = out, ClassIds(classes)
+    def __post_init__(self) -> None:
+        self.class_ids = ClassIds(self.classes)
 
-    def write(self, answer: Answer) -> tuple[Path, ...]:
-        path = self.out / self.folder / f"{answer.name}.png"
-        self.class_ids.write(path, answer.segments)
+    def write(self, answer: Answer | LargeAnswer) -> tuple[Path, ...]:
+        path = self.out / self.folder / f"{answer.name}{map_ending(self.maps, answer.image)}"
+        self.class_ids.write(path, answer.bands, answer.image)
         return (path,)
 
     def finish(self) -> tuple[str, ...]:
@@ -78,31 +119,35 @@ class ClassMaps:
 
 @dataclass
 class InstanceIds(Each):
-    """instances/NAME.png: 16 bit, 0 where there is no object, else 1, 2, ... by falling score; NAME.json has them.
+    """instances/NAME.png or .tif: 0 where there is no object, else 1, 2, ... by falling score; NAME.json has them.
 
-    Of objects that overlap the surer one shows. Stuff is no object.
+    16 bit; TIFF has 32 where there are more objects than that. Of objects that overlap the surer one shows. Stuff is no
+    object.
     """
 
     out: Path
     classes: Classes
+    maps: str = "auto"
     folder: ClassVar[str] = "instances"
 
-    def write(self, answer: Answer) -> tuple[Path, ...]:
-        segments = answer.segments
-        order = np.argsort(numbers(segments, self.classes.is_thing))
-        rows = order[self.classes.is_thing[segments.labels.numpy()[order]]]
-        if len(rows) > MOST_IDS:
-            raise ImageError(answer.name, f"has {len(rows)} objects, more than a 16-bit PNG holds ({MOST_IDS}).")
-        number = np.zeros(len(segments) + 2, np.uint16)
+    def write(self, answer: Answer | LargeAnswer) -> tuple[Path, ...]:
+        bands, ending = answer.bands, map_ending(self.maps, answer.image)
+        order = np.argsort(row_numbers(bands.labels, bands.scores, self.classes.is_thing))
+        rows = order[self.classes.is_thing[bands.labels[order]]]
+        if len(rows) > MOST_IDS and ending == ".png":
+            raise ImageError(answer.name, f"has {len(rows)} objects, more than a 16-bit PNG holds ({MOST_IDS}); "
+                             "write TIFF maps (--map tiff).")  # fmt: skip
+        number = np.zeros(len(bands) + 2, np.uint16 if len(rows) <= MOST_IDS else np.uint32)
         number[rows] = np.arange(1, len(rows) + 1)
-        path = self.out / self.folder / f"{answer.name}.png"
-        write_png(path, number[segments.row_map().long().numpy()])
-        write_json(path.with_name(path.name.removesuffix(".png") + ".json"), self._table(segments, rows))
+        path = self.out / self.folder / f"{answer.name}{ending}"
+        write_map(path, bands.size, bands.through(number), number.dtype, image=answer.image)
+        table = path.with_name(path.name.removesuffix(ending) + ".json")
+        write_json(table, self._table(bands, rows))
         return (path,)
 
-    def _table(self, segments: Segments, rows: np.ndarray) -> list[dict[str, Any]]:
-        boxes, areas = segments.boxes.int().tolist(), segments.pixel_counts.tolist()
-        labels, scores = segments.labels.tolist(), segments.scores.tolist()
+    def _table(self, bands: Bands, rows: np.ndarray) -> list[dict[str, Any]]:
+        boxes, areas = bands.boxes.tolist(), bands.counts.tolist()
+        labels, scores = bands.labels.tolist(), bands.scores.tolist()
         return [
             {"id": i, "class": self.classes.names[labels[row]], "score": round(scores[row], 4), "box": boxes[row],
              "area": areas[row]}
@@ -112,19 +157,30 @@ class InstanceIds(Each):
 
 @dataclass
 class Overlay(Each):
-    """overlay/NAME.jpg: the segments over the image, for people; legend.png has the colours of several classes."""
+    """overlay/NAME.jpg: the segments over the image, for people; legend.png has the colours of several classes.
+
+    Of an image that is answered by tiles it is an overview, reduced to 2048 pixels of its longer side.
+    """
 
     out: Path
     classes: Classes
     height: int = 0  # of the highest picture: the legend's letters fit it
     folder: ClassVar[str] = "overlay"
 
-    def write(self, answer: Answer) -> tuple[Path, ...]:
-        picture = overlay(displayable(answer.pixels), answer.segments, self.classes)
+    def write(self, answer: Answer | LargeAnswer) -> tuple[Path, ...]:
+        pixels, segments = answer.shown()
+        picture = overlay(displayable(pixels), segments, self.classes)
         path = self.out / self.folder / f"{answer.name}.jpg"
         write_jpeg(path, picture)
-        self.height = max(self.height, len(picture))
+        self._last = len(picture)
+        self.height = max(self.height, self._last)
         return (path,)
+
+    def note(self) -> dict[str, Any]:
+        return {"height": self._last}
+
+    def recall(self, note: Mapping[str, Any]) -> None:
+        self.height = max(self.height, note["height"])
 
     def finish(self) -> tuple[str, ...]:
         if len(self.classes) > 1:
@@ -139,6 +195,7 @@ class Confidence(Each):
     out: Path
     classes: Classes
     folder: ClassVar[str] = "confidence"
+    BY_BANDS: ClassVar[bool] = False
 
     def write(self, answer: Answer) -> tuple[Path, ...]:
         assert answer.confidence is not None, "whoever makes a writer of confidence has it read off the output"
@@ -167,8 +224,13 @@ def usual(task: Task) -> tuple[str, ...]:
     return USUAL[task.name]
 
 
-def make_writers(kinds: Sequence[str], task: Task, out: Path) -> dict[str, Writer]:
-    """The writers by name. Raises ConfigError for a name that is unknown or foreign to the task."""
+def make_writers(kinds: Sequence[str], task: Task, out: Path, maps: str = "auto") -> dict[str, Writer]:
+    """The writers by name. Raises ConfigError for a name that is unknown or foreign to the task.
+
+    maps  "png", "tiff", or "auto": maps of classes and instances are TIFF where the image has a place on the earth
+    """
+    if maps not in MAPS:
+        raise ConfigError(f"Maps cannot be written as '{maps}'; {nearest(maps, MAPS)}")
     known = (*KINDS, *NAMES, *registry.modules("writers"))
     for word in kinds:
         kind = NAMES.get(word, word)
@@ -179,10 +241,10 @@ def make_writers(kinds: Sequence[str], task: Task, out: Path) -> dict[str, Write
             raise ConfigError(f"'{word}' is for the task {fitting}; this one is {task.name}: choose another by --task, "
                               f"or leave '{word}' out.")  # fmt: skip
     chosen = dict.fromkeys(NAMES.get(kind, kind) for kind in kinds)
-    return {kind: _make(kind, task.classes, out) for kind in chosen}
+    return {kind: _make(kind, task.classes, out, maps) for kind in chosen}
 
 
-def _make(kind: str, classes: Classes, out: Path) -> Writer:
+def _make(kind: str, classes: Classes, out: Path, maps: str) -> Writer:
     if kind in KINDS:
-        return KINDS[kind](out, classes)
+        return KINDS[kind](out, classes, **({"maps": maps} if kind in ("classes", "instances") else {}))
     return open_writer(kind, out if registry.load("writers", kind).BESIDE else out / kind, classes)

@@ -7,6 +7,7 @@ compressed run-length code. Crowd regions are run-length codes, plain lists of r
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,13 +32,13 @@ class Tables:
         self.images: dict[str, list[str]] = {}
         self.annotations: dict[str, list[str]] = {}
 
-    def image(self, item: Item, file_name: str) -> int:
-        """Enters an image and returns its id, unique over all splits."""
-        height, width = item.segments.size
+    def image(self, split: str, size: Sequence[int], file_name: str) -> int:
+        """Enters an image (H, W) and returns its id, unique over all splits."""
+        height, width = size
         image_id = sum(map(len, self.images.values())) + 1
         entry = {"id": image_id, "file_name": file_name, "width": width, "height": height}
-        self.images.setdefault(item.split, []).append(json.dumps(entry))
-        self.annotations.setdefault(item.split, [])
+        self.images.setdefault(split, []).append(json.dumps(entry))
+        self.annotations.setdefault(split, [])
         return image_id
 
     def write(self, out: Path, kind: str, classes: Classes) -> None:
@@ -81,7 +82,7 @@ class Writer(writer.Writer):
 
     def write(self, item: Item) -> tuple[Path, ...]:
         segments = self.held(item.segments)
-        image_id = self.tables.image(item, f"{self.inner(item)}{item.ending}")
+        image_id = self.tables.image(item.split, item.size, f"{self.inner(item)}{item.ending}")
         rows = self.tables.annotations[item.split]
         areas, boxes = segments.areas.tolist(), segments.boxes.tolist()
         self.lose("Segments of stuff, now objects", int((~self.classes.is_thing[segments.labels.numpy()]).sum()))

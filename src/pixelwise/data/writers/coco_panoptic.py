@@ -6,18 +6,19 @@ The segment at a pixel has the id R + 256 G + 65536 B; 0 is unknown.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
+from pixelwise.core.bands import Bands, firsts
 from pixelwise.core.classes import Classes
-from pixelwise.core.panoptic_map import to_panoptic
-from pixelwise.core.segments import Segments, look_up
+from pixelwise.core.panoptic_map import colours_of_ids, panoptic_keys, segments_info
+from pixelwise.core.segments import NOTHING
 from pixelwise.data import writer
-from pixelwise.data.io import write_png
-from pixelwise.data.writer import Item
+from pixelwise.data.maps import write_map
+from pixelwise.data.writer import Item, LargeItem
 from pixelwise.data.writers.coco import Tables
 
 DESCRIPTION = "COCO panoptic: annotations/panoptic_SPLIT.json with panoptic_SPLIT/*.png, images in SPLIT/"
@@ -31,41 +32,70 @@ class Writer(writer.Writer):
     """
 
     HOLDS = frozenset({"crowd", "unknown", "scores"})
+    BY_BANDS = RESUMES = True
 
     def __init__(self, out: Path, classes: Classes) -> None:
         super().__init__(out, classes)
         self.tables = Tables()
+        self._note: dict[str, Any] = {}
 
     def place(self, item: Item) -> Path:
         return self.out / (item.split or "images") / f"{self.inner(item)}{item.ending}"
 
-    def write(self, item: Item) -> tuple[Path, ...]:
-        segments = self._joined(self.held(item.segments))
+    def write(self, item: Item | LargeItem) -> tuple[Path, ...]:
+        before = dict(self.lost)
+        bands, keys, crowd = self._held(item)
+        rows = self._joined(bands)
+        first, bands = firsts(rows), bands.renumbered(rows)
+        keys = panoptic_keys(bands.labels, self.classes, None if keys is None else keys[first])
         name = self.inner(item)
-        base = self.out / (f"annotations/panoptic_{item.split}" if item.split else "panoptic")
-        path = base / f"{name}.png"
-        colours, table = to_panoptic(segments, self.classes)
-        write_png(path, colours)
-        image_id = self.tables.image(item, f"{name}{item.ending}")
-        scores = segments.scores.tolist()
-        for info, score in zip(table, scores, strict=True):
-            if score != 1:
-                info["score"] = round(score, 6)
-        entry = {"image_id": image_id, "file_name": f"{name}.png", "segments_info": table}
-        self.tables.annotations[item.split].append(json.dumps(entry))
+        path = self.out / (f"annotations/panoptic_{item.split}" if item.split else "panoptic") / f"{name}.png"
+        colours = colours_of_ids(np.append(keys, [0, 0])[None])[0]
+        write_map(path, item.size, bands.through(colours), np.uint8)
+        table = segments_info(keys, bands, self.classes, crowd[first])
+        scores = dict(zip(keys.tolist(), bands.scores.tolist()))
+        for info in table:
+            if scores[info["id"]] != 1:
+                info["score"] = round(scores[info["id"]], 6)
+        lost = {what: count - before.get(what, 0) for what, count in self.lost.items()}
+        self._note = {"split": item.split, "size": item.size, "file": f"{name}{item.ending}", "map": f"{name}.png",
+                      "table": table, "lost": lost}  # fmt: skip
+        self._enter(self._note)
         return (path,)
 
-    def _joined(self, segments: Segments) -> Segments:
-        """One row for all stuff of a class."""
-        labels = segments.labels.numpy()
-        stuff = ~self.classes.is_thing[labels]
-        first = {label: row for row, label in reversed(list(enumerate(labels.tolist()))) if stuff[row]}
-        row = np.array([first[label] if stuff[at] else at for at, label in enumerate(labels.tolist())] + [-2, -1])
-        self.lose("Segments of stuff joined with another of their class", int(stuff.sum()) - len(first))
-        if stuff.sum() == len(first):
-            return segments
-        ids = look_up(torch.from_numpy(row).to(segments.ids.dtype), segments.ids)
-        return replace(segments, ids=ids, given_areas=None, given_boxes=None).compact()
+    def note(self) -> dict[str, Any]:
+        return self._note
+
+    def recall(self, note: Mapping[str, Any]) -> None:
+        for what, count in note["lost"].items():
+            self.lose(what, count)
+        self._enter(note)
+
+    def _enter(self, note: Mapping[str, Any]) -> None:
+        image_id = self.tables.image(note["split"], note["size"], note["file"])
+        entry = {"image_id": image_id, "file_name": note["map"], "segments_info": note["table"]}
+        self.tables.annotations[note["split"]].append(json.dumps(entry))
+
+    def _held(self, item: Item | LargeItem) -> tuple[Bands, np.ndarray | None, np.ndarray]:
+        """What the format can hold, the keys and which rows are crowds; counts what it cannot."""
+        if isinstance(item, LargeItem):
+            self.lose("Pixels known to be nothing, now unknown", item.bands.unclaimed[1])
+            return item.bands, None, np.zeros(len(item.bands), bool)
+        segments = self.held(item.segments)
+        keys = None if segments.keys is None else segments.keys.numpy()
+        return Bands.of(segments), keys, segments.crowd.numpy()
+
+    def _joined(self, bands: Bands) -> np.ndarray:
+        """[N] the row that each becomes: one for all stuff of a class, none for what owns no pixel."""
+        owns, stuff = bands.counts > 0, ~self.classes.is_thing[bands.labels]
+        self.lose("Objects without a pixel, left out", int((~owns).sum()))
+        meets = np.where(stuff, bands.labels - len(self.classes), np.arange(len(bands)))  # stuff by class, below 0
+        _, first, inverse = np.unique(meets[owns], return_index=True, return_inverse=True)
+        self.lose("Segments of stuff joined with another of their class", int(owns.sum()) - len(first))
+        place = np.argsort(np.argsort(first))  # the groups in the order in which they begin
+        rows = np.full(len(bands), NOTHING, np.int32)
+        rows[owns] = place[inverse]
+        return rows
 
     def finish(self) -> tuple[str, ...]:
         self.tables.write(self.out, "panoptic", self.classes)

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from pixelwise.core.atomic import atomic
+from pixelwise.core.bands import Bands
 from pixelwise.core.classes import Classes
 from pixelwise.core.segments import NOTHING, Segments
 from pixelwise.data import writer
 from pixelwise.data.io import write_png
+from pixelwise.data.maps import write_map
 from pixelwise.data.table import free_ids, write_table
 from pixelwise.data.writer import Item
 from pixelwise.errors import ConfigError, DataError
@@ -35,11 +37,12 @@ class ClassIds:
             raise ConfigError(f"Class ids must lie in 0..{MOST_IDS} to be written as PNG, got {list(classes.ids)}.")
         self.dtype = np.uint8 if top <= 255 else np.uint16
 
-    def write(self, path: Path, segments: Segments) -> None:
+    def write(self, path: Path, bands: Bands, image: Path | None = None) -> None:
+        """Writes .png or .tif, as `path` ends; a TIFF takes over the place of the `image` on the earth."""
         ids = np.array([*self.classes.ids, self.unknown, self.nothing], self.dtype)
-        labels = np.append(segments.labels.numpy(), [-2, -1])
-        values = ids[labels][segments.row_map().long().numpy()]
-        write_png(path, values, self._palette() if self.dtype == np.uint8 else None)
+        values = ids[np.append(bands.labels, [-2, -1])]
+        palette = self._palette() if self.dtype == np.uint8 else None
+        write_map(path, bands.size, bands.through(values), self.dtype, palette=palette, image=image)
 
     def _palette(self) -> np.ndarray:
         palette = np.zeros((256, 3), np.uint8)
@@ -81,7 +84,7 @@ class Writer(writer.Writer):
         for what, rows in (("Crowd regions", thing & crowd), ("Segments of stuff", ~thing)):
             self.lose(f"{what} joined with another of their class", rows.sum() - len(np.unique(labels[rows])))
         masks = self.out / "masks" / f"{item.name}.png"
-        self.class_ids.write(masks, segments)
+        self.class_ids.write(masks, Bands.of(segments))
         if not self.classes.things:
             return (masks,)
         numbers = np.append(_numbers(item, segments, thing & ~crowd), [0, 0]).astype(np.uint16)

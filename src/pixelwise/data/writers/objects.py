@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
 from pixelwise.core.segments import Segments
 from pixelwise.data import writer
-from pixelwise.data.writer import Item
+from pixelwise.data.writer import Item, LargeItem
 
 DESCRIPTION = "objects.csv: image, class, score, area, centroid and box of each object; counts.csv: objects per image"
 BESIDE = True  # whether answers stand beside those of other kinds, rather than in a folder of this name
@@ -21,8 +23,13 @@ COLUMNS = ("split", "image", "object", "class", "score", "crowd", "area", "x", "
 
 def numbers(segments: Segments, is_thing: np.ndarray) -> np.ndarray:
     """[N] the number of each segment of an answer within its image: 1, 2, ... by falling score, stuff behind things."""
-    thing = is_thing[segments.labels.numpy()]
-    order = np.lexsort((np.arange(len(thing)), -segments.scores.numpy(), ~thing))
+    return row_numbers(segments.labels.numpy(), segments.scores.numpy(), is_thing)
+
+
+def row_numbers(labels: np.ndarray, scores: np.ndarray, is_thing: np.ndarray) -> np.ndarray:
+    """[N] the same for segments of these labels and scores [N]."""
+    thing = is_thing[labels]
+    order = np.lexsort((np.arange(len(thing)), -scores, ~thing))
     found = np.empty(len(order), np.int64)
     found[order] = np.arange(1, len(order) + 1)
     return found
@@ -41,13 +48,46 @@ class Writer(writer.Writer):
     """
 
     HOLDS = frozenset({"crowd", "overlaps", "scores", "unknown", "nothing"})
+    BY_BANDS = RESUMES = True
 
     def __init__(self, out: Path, classes: Classes) -> None:
         super().__init__(out, classes)
         self.rows: list[str] = []
         self.counts: list[str] = []
+        self._note: dict[str, Any] = {}
 
-    def write(self, item: Item) -> tuple[Path, ...]:
+    def write(self, item: Item | LargeItem) -> tuple[Path, ...]:
+        before = len(self.rows), len(self.counts)
+        if isinstance(item, LargeItem):
+            self._write_bands(item)
+        else:
+            self._write(item)
+        self._note = {"rows": self.rows[before[0] :], "counts": self.counts[before[1] :]}
+        return ()
+
+    def note(self) -> dict[str, Any]:
+        return self._note
+
+    def recall(self, note: Mapping[str, Any]) -> None:
+        self.rows += note["rows"]
+        self.counts += note["counts"]
+
+    def _write_bands(self, item: LargeItem) -> None:
+        bands = item.bands
+        labels, scores, areas = bands.labels.tolist(), bands.scores.tolist(), bands.counts.tolist()
+        boxes, middles = bands.boxes.tolist(), bands.middles.round(2).tolist()
+        number = row_numbers(bands.labels, bands.scores, self.classes.is_thing).tolist()
+        for row in np.flatnonzero(bands.counts).tolist():
+            name = self.classes.names[labels[row]]
+            self.rows.append(_line(item.split, item.name, number[row], name, round(scores[row], 4), 0, areas[row],
+                                   *middles[row], *boxes[row]))  # fmt: skip
+        for label, name in enumerate(self.classes.names):
+            own = bands.counts[bands.labels == label]
+            share = round(int(own.sum()) / (item.size[0] * item.size[1]), 6)
+            found = int(np.count_nonzero(own))
+            self.counts.append(_line(item.split, item.name, name, found, int(own.sum()), share))
+
+    def _write(self, item: Item) -> None:
         segments = self.held(item.segments)
         labels, scores = segments.labels.tolist(), segments.scores.tolist()
         areas, crowd = segments.pixel_counts.tolist(), segments.crowd.int().tolist()
@@ -65,7 +105,6 @@ class Writer(writer.Writer):
             covered = int((segments.keep(mine).ids >= 0).any(0).sum()) if mine.any() else 0
             share = round(covered / (height * width), 6)
             self.counts.append(_line(item.split, item.name, name, int(mine.sum()), covered, share))
-        return ()
 
     def finish(self) -> tuple[str, ...]:
         _table(self.out / "objects.csv", COLUMNS, self.rows)
