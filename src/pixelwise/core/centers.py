@@ -138,7 +138,7 @@ class Centers:
         return self.classes.probs(i, window)
 
     def class_map(self, i: int, window: Window | None = None) -> Tensor:
-        """[H, W] int64 channel with the largest logit."""
+        """[H, W] channel with the largest logit."""
         return self.classes.class_map(i, window)
 
     def heat_map(self, i: int, window: Window | None = None) -> Tensor:

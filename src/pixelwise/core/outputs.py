@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from pixelwise.kernels.resample import sample_window
+from pixelwise.kernels.upsample_argmax import largest_of, upsample_argmax
 
 STRIP = 1 << 22  # numbers that a full-size reading may hold at once, whatever the classes and the image
 
@@ -92,7 +93,9 @@ class Output(Protocol):
 
     def probs(self, i: int, window: Window | None = None) -> Tensor: ...
 
-    def class_map(self, i: int, window: Window | None = None) -> Tensor: ...
+    def class_map(self, i: int, window: Window | None = None) -> Tensor:
+        """[H, W] integers of any type; those of the house are the smallest signed ones that hold the labels 0..K."""
+        ...
 
     def candidates(self, i: int) -> Candidates: ...
 
@@ -107,6 +110,29 @@ def cut_strips(frame: Frame, window: Window | None, depth: int) -> Iterator[Wind
 
 def read_grid(maps: Tensor, frame: Frame, window: Window | None, align_corners: bool) -> Tensor:
     """[K, h, w] on the net's grid -> [K, H, W] on the original image (or on a window of it), one bilinear step."""
+    origin, step, size = _lie(maps, frame, window, align_corners)
+    if _is_image(origin, step):  # a view
+        return _cut(maps, origin, size).float()
+    return sample_window(maps, origin=origin, step=step, size=size)
+
+
+def read_labels(maps: Tensor, frame: Frame, window: Window | None, align_corners: bool,
+                floor: float | None = None) -> Tensor:  # fmt: skip
+    """[H, W] the channel that is largest in `read_grid`, K where none exceeds `floor`; int8, int16 or int32.
+
+    The enlarged maps are never built.
+    """
+    origin, step, size = _lie(maps, frame, window, align_corners)
+    if _is_image(origin, step):
+        return largest_of(_cut(maps, origin, size), floor)
+    return upsample_argmax(maps, origin=origin, step=step, size=size, floor=floor)
+
+
+Pair = tuple[float, float]
+
+
+def _lie(maps: Tensor, frame: Frame, window: Window | None, align_corners: bool) -> tuple[Pair, Pair, tuple[int, int]]:
+    """Where the first pixel lies on the grid, how far the next one is from it, and how many there are."""
     top, left, height, width = window or (0, 0, *frame.original)
     origin, step = [], []
     for axis, start in enumerate((top, left)):
@@ -120,11 +146,17 @@ def read_grid(maps: Tensor, frame: Frame, window: Window | None, align_corners: 
             shrink = grid / padded
             origin.append((at + 0.5) * shrink - 0.5)
         step.append(scale * shrink)
-    same = step == [1.0, 1.0] and all(o == int(o) for o in origin)
-    if same:  # the grid is the image: a view
-        y, x = int(origin[0]), int(origin[1])
-        return maps[:, y : y + height, x : x + width].float()
-    return sample_window(maps, origin=(origin[0], origin[1]), step=(step[0], step[1]), size=(height, width))
+    return (origin[0], origin[1]), (step[0], step[1]), (height, width)
+
+
+def _is_image(origin: Pair, step: Pair) -> bool:
+    """Whether the grid's points are the image's pixels."""
+    return step == (1.0, 1.0) and all(o == int(o) for o in origin)
+
+
+def _cut(maps: Tensor, origin: Pair, size: tuple[int, int]) -> Tensor:
+    y, x = int(origin[0]), int(origin[1])
+    return maps[:, y : y + size[0], x : x + size[1]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,13 +194,9 @@ class Dense:
         return logits.softmax(0) if self.activation == "softmax" else logits.sigmoid()
 
     def class_map(self, i: int, window: Window | None = None) -> Tensor:
-        """[H, W] int64 channel with the largest logit; under "sigmoid" K (nothing) where none exceeds 0."""
-        channels, strips = self.logits.shape[1], []
-        for strip in cut_strips(self.frames[i], window, channels):
-            best = read_grid(self.logits[i], self.frames[i], strip, self.align_corners).max(0)
-            nothing = best.values <= 0 if self.activation == "sigmoid" else None
-            strips.append(best.indices if nothing is None else best.indices.masked_fill(nothing, channels))
-        return torch.cat(strips)
+        """[H, W] channel with the largest logit; under "sigmoid" K (nothing) where none exceeds 0; see `read_labels`."""
+        floor = 0.0 if self.activation == "sigmoid" else None
+        return read_labels(self.logits[i], self.frames[i], window, self.align_corners, floor)
 
     def candidates(self, i: int) -> Candidates:
         """Connected components (8-neighbours) of each channel of the class map; the score is the mean probability."""
@@ -240,8 +268,8 @@ class Queries:
         return total / total.sum(0, keepdim=True).clamp_min(1e-12)
 
     def class_map(self, i: int, window: Window | None = None) -> Tensor:
-        """[H, W] int64 class with the largest sum over queries of class probability x mask probability."""
-        strips = [self.probs(i, strip).argmax(0) for strip in cut_strips(self.frames[i], window, self.masks.shape[1])]
+        """[H, W] class with the largest sum over queries of class probability x mask probability, as `largest_of`."""
+        strips = [largest_of(self.probs(i, strip)) for strip in cut_strips(self.frames[i], window, self.masks.shape[1])]
         return torch.cat(strips)
 
     def candidates(self, i: int) -> Candidates:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from pixelwise.core.outputs import Candidates, Dense, Frame, Merge, Window, cut_strips, register
 from pixelwise.core.segments import BOX, Segments
+from pixelwise.kernels.upsample_argmax import largest_of
 
 BACKGROUND, UNSAMPLED = -1, -2  # in place of a truth row: matched to nothing; not among those drawn
 ANCHOR_WEIGHTS, BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)  # scales of the offsets dx dy dw dh
@@ -110,9 +111,9 @@ class Regions:
         return probs.scatter_add_(0, label[None], score[None])
 
     def class_map(self, i: int, window: Window | None = None) -> Tensor:
-        """[H, W] int64 channel with the largest probability."""
+        """[H, W] channel with the largest probability."""
         strips = cut_strips(self.frames[i], window, self.channels)
-        return torch.cat([self.probs(i, strip).argmax(0) for strip in strips])
+        return torch.cat([largest_of(self.probs(i, strip)) for strip in strips])
 
     def candidates(self, i: int) -> Candidates:
         """Every object with its mask cut at 0.5, as a window; then the stuff of the semantic branch, one a label.

@@ -7,8 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+Taps = tuple[Tensor, Tensor, Tensor]
 
-def taps(count: int, start: float, step: float, source: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+
+def taps(count: int, start: float, step: float, source: int, device: torch.device) -> Taps:
     """Left neighbour, right neighbour and weight of the right one at positions start + step * i on `source` pixels."""
     position = (torch.arange(count, device=device, dtype=torch.float32) * step + start).clamp(0, source - 1)
     left = position.floor().long().clamp(max=source - 1)
@@ -25,13 +27,19 @@ def sample_window(
     and b the value is a + (b - a) w, each operation rounded by itself, first down, then across: compiled kernels do the
     same and so find the same numbers to the bit.
     """
-    top, bottom, wy = taps(size[0], origin[0], step[0], maps.shape[1], maps.device)
-    left, right, wx = taps(size[1], origin[1], step[1], maps.shape[2], maps.device)
     first, end = _reach(size[1], origin[1], step[1], maps.shape[2])  # a narrow window takes no more than its columns
-    maps, left, right = maps[:, :, first:end].float(), left - first, right - first
+    rows = taps(size[0], origin[0], step[0], maps.shape[1], maps.device)
+    left, right, wx = taps(size[1], origin[1], step[1], maps.shape[2], maps.device)
+    return sample_taps(maps[:, :, first:end], rows, (left - first, right - first, wx))
+
+
+def sample_taps(maps: Tensor, rows: Taps, columns: Taps) -> Tensor:
+    """[K, h, w] -> [K, H, W] float32 at the H rows and W columns that `taps` found."""
+    (top, bottom, wy), (left, right, wx) = rows, columns
+    maps = maps.float()
     above, below = maps[:, top], maps[:, bottom]
-    rows = above + (below - above) * wy[None, :, None]  # [K, H, w]
-    before, behind = rows[:, :, left], rows[:, :, right]
+    between = above + (below - above) * wy[None, :, None]  # [K, H, w]
+    before, behind = between[:, :, left], between[:, :, right]
     return before + (behind - before) * wx[None, None, :]
 
 

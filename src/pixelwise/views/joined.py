@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from pixelwise.core.centers import Centers, group
 from pixelwise.core.outputs import Candidates, Dense, Frame, Output, Window, components, cut_strips
 from pixelwise.errors import ConfigError
+from pixelwise.kernels.upsample_argmax import largest_of
 from pixelwise.views.agreement import Agreement
 from pixelwise.views.view import View
 
@@ -112,13 +113,10 @@ class Joined:
         return total / self.count
 
     def class_map(self, i: int, window: Window | None = None) -> Tensor:
-        """[H, W] int64 channel with the largest mean; K (nothing) where classes stand alone and none exceeds 0.5."""
-        strips = []
-        for strip in cut_strips(self.frames[i], window, self._channels):
-            best = self.probs(i, strip).max(0)
-            nothing = best.values <= 0.5 if self.activation == "sigmoid" else None
-            strips.append(best.indices if nothing is None else best.indices.masked_fill(nothing, self._channels))
-        return torch.cat(strips)
+        """[H, W] channel with the largest mean; K (nothing) where classes stand alone and none exceeds 0.5."""
+        floor = 0.5 if self.activation == "sigmoid" else None
+        strips = cut_strips(self.frames[i], window, self._channels)
+        return torch.cat([largest_of(self.probs(i, strip), floor) for strip in strips])
 
     def candidates(self, i: int) -> Candidates:
         """What the views agree on; scores are means over all views, 0 where a view did not find it."""

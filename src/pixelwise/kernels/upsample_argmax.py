@@ -1,0 +1,346 @@
+"""The class with the largest logit at each pixel of a bilinear enlargement, which is itself never built.
+
+Between four neighbouring points of the grid an interpolated value lies between the least and the greatest of the four.
+So in a cell only those classes can win whose greatest corner reaches the largest of all classes' least corners: bounds
+are found for whole rows of cells at once, and what is left in a block of cells is evaluated as `sample_window` does,
+operation by operation. The labels are those of `sample_window(...).max(0)`, the first of equals, to the last pixel;
+torch's `interpolate` adds up in another order and so differs from both where two classes are equal but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixelwise.kernels.compiled import compiled, form_for, in_parts
+from pixelwise.kernels.resample import Taps, sample_taps, taps
+
+STRIP = 1 << 22  # numbers that the reference holds at once
+BAND = 1 << 19  # float32 numbers of rows of the grid that the Numba form holds at once, on each thread
+BLOCK = 32  # cells that share a list of classes
+WORTH = 4  # bounds pay where a cell holds so many pixels
+SAFE = int(np.float32(1e36).view(np.int32))  # larger values might overflow, infinities and NaN have no bounds
+# A value a + (b - a) w, rounded three times, leaves the range of a and b by at most 3 u max(|a|, |b|), u = 2^-24:
+# rounding is monotone, so only b - a and the last sum count. Down and across make 6 u, for two classes 12 u; comparing
+# with the bound less this margin rounds once or twice more.
+MARGIN = 16 * 2.0**-24
+
+
+def label_type(classes: int) -> torch.dtype:
+    """The smallest signed integer type that holds the labels 0..classes, of which the last is "nothing"."""
+    return torch.int8 if classes <= 127 else torch.int16 if classes <= 32767 else torch.int32
+
+
+def upsample_argmax(maps: Tensor, *, origin: tuple[float, float], step: tuple[float, float], size: tuple[int, int],
+                    floor: float | None = None) -> Tensor:  # fmt: skip
+    """[K, h, w] float of any layout -> [H, W] the first k whose `sample_window(maps, ...)` is largest.
+
+    origin, step, size  as in `sample_window`; K at least 1
+    floor               where no value exceeds it the label is K; None: the largest always counts
+    The labels are int8, int16 or int32 (`label_type`). NaN counts as larger than any number, as in `torch.max`.
+    """
+    if 0 in size:
+        return torch.empty(size, dtype=label_type(len(maps)), device=maps.device)
+    rows = taps(size[0], origin[0], step[0], maps.shape[1], maps.device)
+    columns = taps(size[1], origin[1], step[1], maps.shape[2], maps.device)
+    form = {"torch": upsample_argmax_torch, "numba": _with_numba, "triton": _with_triton}[form_for(maps)]
+    return form(maps.detach(), rows, columns, floor)
+
+
+def upsample_argmax_torch(maps: Tensor, rows: Taps, columns: Taps, floor: float | None) -> Tensor:
+    """The reference: the enlargement in strips of rows."""
+    width, strips = len(columns[0]), []
+    count = max(1, STRIP // (len(maps) * max(width, maps.shape[2])))
+    for y in range(0, len(rows[0]), count):
+        top, bottom, weight = (tap[y : y + count] for tap in rows)
+        best = sample_taps(maps, (top, bottom, weight), columns).max(0)
+        strips.append(_told(best.indices, best.values, len(maps), floor))
+    return torch.cat(strips)
+
+
+def _told(indices: Tensor, values: Tensor, classes: int, floor: float | None) -> Tensor:
+    labels = indices.to(label_type(classes))
+    return labels if floor is None else labels.masked_fill(values.float() <= floor, classes)
+
+
+def largest_of(maps: Tensor, floor: float | None = None) -> Tensor:
+    """[K, H, W] float -> [H, W] the first k with the largest value, nothing enlarged; `floor` and type as above."""
+    if form_for(maps) != "numba" or not maps.numel():
+        best = maps.max(0)
+        return _told(best.indices, best.values, len(maps), floor)
+    classes, height, width = maps.shape
+    labels = torch.empty((height, width), dtype=label_type(classes))
+    out, (first, nothing) = labels.numpy(), _start(classes, floor)
+    deep = max(1, BAND // (classes * width))
+
+    def work(start: int, stop: int) -> None:
+        for y in range(start, stop, deep):
+            end = min(stop, y + deep)
+            band = maps.detach()[:, y:end].to(torch.float32).contiguous().view(classes, -1)
+            _largest_numba(band.numpy(), out[y:end].reshape(-1), first, nothing)
+
+    in_parts(work, height, least=16)
+    return labels
+
+
+def _start(classes: int, floor: float | None) -> tuple[np.float32, np.int32]:
+    """What a pixel is before any class has been looked at: the value to exceed, and the label."""
+    return np.float32(-np.inf if floor is None else floor), np.int32(0 if floor is None else classes)
+
+
+@compiled
+def _largest_numba(band: np.ndarray, out: np.ndarray, first: float, nothing: int) -> None:
+    """[K, P] float32 -> [P]."""
+    best, label = np.empty(512, np.float32), np.empty(512, np.int32)
+    for start in range(0, len(out), 512):
+        count = min(512, len(out) - start)
+        best[:], label[:] = first, nothing
+        for k in range(len(band)):
+            values = band[k, start : start + count]
+            for p in range(count):
+                take = (not (values[p] <= best[p])) and best[p] == best[p]
+                best[p] = values[p] if take else best[p]
+                label[p] = k if take else label[p]
+        for p in range(count):
+            out[start + p] = label[p]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """How pixels of a row share cells of the grid. A cell holds up to S pixels; C cells fill whole blocks.
+
+    pick     the columns that a band takes from the grid: a slice of neighbours, or an index of all left, then all right
+    width    numbers in a row of a band; `shift` from a cell's left corner to its right one
+    weights  [C / BLOCK, S, BLOCK] float32 of the right corner
+    where    [W] place in [S, BLOCK] of each pixel; edges [C / BLOCK + 1] first pixel of each block
+    """
+
+    pick: slice | Tensor
+    width: int
+    shift: int
+    weights: np.ndarray
+    where: np.ndarray
+    edges: np.ndarray
+
+
+def _plan(columns: Taps) -> _Columns:
+    left, right, weight = columns
+    first, width = int(left[0]), len(left)
+    cells = int(left[-1]) - first + 1
+    most = int(torch.bincount(left - first).max())
+    if cells * most <= 2 * width:  # else, where the map is reduced or little of it is in sight, a cell for each pixel
+        cell, pick, blocks = (left - first).numpy(), slice(first, int(right[-1]) + 1), -(-cells // BLOCK)
+        row, shift = blocks * BLOCK + 1, 1
+    else:
+        blocks = -(-width // BLOCK)
+        spare = left[-1:].expand(blocks * BLOCK - width)
+        cell, pick = np.arange(width), torch.cat([left, spare, right, spare])
+        row, shift = 2 * blocks * BLOCK, blocks * BLOCK
+    starts = np.searchsorted(cell, np.arange(blocks * BLOCK + 1))
+    slot = np.arange(width) - starts[cell]
+    weights = np.zeros((blocks, int(slot.max()) + 1, BLOCK), np.float32)
+    weights[cell // BLOCK, slot, cell % BLOCK] = weight.numpy()
+    return _Columns(pick, row, shift, weights, (slot * BLOCK + cell % BLOCK).astype(np.uint32), starts[::BLOCK].copy())
+
+
+def _band(maps: Tensor, rows: slice, columns: _Columns) -> np.ndarray:
+    """[rows, K, width] float32 of the grid."""
+    part = (
+        maps[:, rows, columns.pick] if isinstance(columns.pick, slice) else maps[:, rows].index_select(2, columns.pick)
+    )
+    band = torch.empty((part.shape[1], len(maps), columns.width))
+    held = part.shape[2]
+    band[:, :, :held] = part.transpose(0, 1)
+    band[:, :, held:] = band[:, :, held - 1 : held]
+    return band.numpy()
+
+
+def _with_numba(maps: Tensor, rows: Taps, columns: Taps, floor: float | None) -> Tensor:
+    classes, height, width = len(maps), len(rows[0]), len(columns[0])
+    top, bottom, weight = (tap.numpy() for tap in rows)
+    plan = _plan(columns)
+    labels = torch.empty((height, width), dtype=label_type(classes))
+    out, (first, nothing) = labels.numpy(), _start(classes, floor)
+    deep = max(2, BAND // (classes * plan.width))
+    dense = len(plan.weights[0]) * height >= WORTH * (bottom[-1] - top[0] + 1)
+
+    def work(start: int, stop: int) -> None:
+        while start < stop:
+            base = top[start]
+            end = min(stop, int(np.searchsorted(top, base + deep - 1)))
+            band = _band(maps, slice(int(base), int(bottom[end - 1]) + 1), plan)
+            _rows_numba(band, top[start:end] - base, bottom[start:end] - base, weight[start:end], plan.shift,
+                        plan.weights, plan.where, plan.edges, out[start:end], first, nothing, dense)  # fmt: skip
+            start = end
+
+    in_parts(work, height, least=64)
+    return labels
+
+
+@compiled
+def _rows_numba(band: np.ndarray, top: np.ndarray, bottom: np.ndarray, weight: np.ndarray, shift: int,
+                weights: np.ndarray, where: np.ndarray, edges: np.ndarray, out: np.ndarray, first: float, nothing: int,
+                dense: bool) -> None:  # fmt: skip
+    """Labels of some rows of pixels, from a band [rows of the grid, K, width]; top and bottom count from its first."""
+    classes, blocks = band.shape[1], len(weights)
+    lists, counts = np.empty((blocks, classes + 1), np.int32), np.empty(blocks, np.int32)
+    bound = np.empty(blocks * BLOCK, np.float32)
+    best = np.empty((weights.shape[1], BLOCK), np.float32)
+    label = np.empty((weights.shape[1], BLOCK), np.int32)
+    big = np.empty(1, np.int32)
+    big[0] = _largest_bits(band.reshape(-1).view(np.int32))
+    finite, margin = big[0] < SAFE, big.view(np.float32)[0] * np.float32(MARGIN)
+    for t in range(blocks):
+        counts[t] = classes
+        for k in range(classes):
+            lists[t, k] = k
+    y = 0
+    while y < len(out):
+        end = y + 1
+        while end < len(out) and top[end] == top[y]:
+            end += 1
+        above, below = band[top[y]], band[bottom[y]]
+        if dense and finite:
+            bound[:] = first
+            _bound_cells(bound, above, below, shift)
+            for c in range(len(bound)):
+                bound[c] -= margin
+            _list_classes(lists, counts, bound, above, below, shift)
+        for t in range(blocks):
+            for row in range(y, end):
+                target = out[row, edges[t] : edges[t + 1]]
+                if counts[t] == 1 and nothing == 0:
+                    target[:] = lists[t, 0]
+                    continue
+                best[:], label[:] = first, nothing
+                _evaluate(best, label, above, below, t * BLOCK, shift, weight[row], weights[t], lists[t, : counts[t]],
+                          finite)  # fmt: skip
+                _put(target, label.reshape(-1), where[edges[t] : edges[t + 1]])
+        y = end
+
+
+@compiled
+def _largest_bits(bits: np.ndarray) -> int:
+    """The largest |value| as int32 bits: NaN is above infinity, infinity above all numbers."""
+    big = np.int32(0)
+    for i in range(len(bits)):
+        value = bits[i] & np.int32(0x7FFFFFFF)
+        big = value if value > big else big
+    return big
+
+
+@compiled
+def _bound_cells(bound: np.ndarray, above: np.ndarray, below: np.ndarray, shift: int) -> None:
+    """Raises the bound [C] of each cell to the largest of all classes' least corners; above, below [K, width]."""
+    for k in range(len(above)):
+        a, b, c, d = above[k], below[k], above[k, shift:], below[k, shift:]  # slices, or LLVM gathers
+        for i in range(len(bound)):
+            left = a[i] if a[i] < b[i] else b[i]
+            right = c[i] if c[i] < d[i] else d[i]
+            least = left if left < right else right
+            bound[i] = least if least > bound[i] else bound[i]
+
+
+@compiled
+def _list_classes(lists: np.ndarray, counts: np.ndarray, bound: np.ndarray, above: np.ndarray, below: np.ndarray,
+                  shift: int) -> None:  # fmt: skip
+    """lists [blocks, K + 1], counts [blocks]: the classes whose greatest corner reaches the bound in a cell of it."""
+    counts[:] = 0
+    for k in range(len(above)):
+        for t in range(len(counts)):
+            i0, j0 = t * BLOCK, t * BLOCK + shift
+            a, b, least = above[k, i0 : i0 + BLOCK], below[k, i0 : i0 + BLOCK], bound[i0 : i0 + BLOCK]
+            c, d = above[k, j0 : j0 + BLOCK], below[k, j0 : j0 + BLOCK]
+            reach = np.int32(0)
+            for i in range(BLOCK):
+                left = a[i] if a[i] > b[i] else b[i]
+                right = c[i] if c[i] > d[i] else d[i]
+                reach += np.int32((left if left > right else right) >= least[i])
+            lists[t, counts[t]] = k  # overwritten by the next one where it does not count
+            counts[t] += np.int32(reach > 0)
+
+
+@compiled
+def _evaluate(best: np.ndarray, label: np.ndarray, above: np.ndarray, below: np.ndarray, start: int, shift: int,
+              down: float, across: np.ndarray, classes: np.ndarray, finite: bool) -> None:  # fmt: skip
+    """Takes these classes into best and label [S, BLOCK], for the cells from `start`; across [S, BLOCK] weights."""
+    value, rise = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    i0, j0 = start, start + shift
+    for k in classes:
+        a, b = above[k, i0 : i0 + BLOCK], below[k, i0 : i0 + BLOCK]
+        c, d = above[k, j0 : j0 + BLOCK], below[k, j0 : j0 + BLOCK]
+        for i in range(BLOCK):
+            before = a[i] + (b[i] - a[i]) * down
+            rise[i] = (c[i] + (d[i] - c[i]) * down) - before
+            value[i] = before
+        for s in range(len(across)):
+            most, which, weight = best[s], label[s], across[s]
+            if finite:
+                for i in range(BLOCK):
+                    v = value[i] + rise[i] * weight[i]
+                    which[i] = k if v > most[i] else which[i]
+                    most[i] = v if v > most[i] else most[i]
+            else:  # NaN is larger than any number
+                for i in range(BLOCK):
+                    v = value[i] + rise[i] * weight[i]
+                    take = (not (v <= most[i])) and most[i] == most[i]
+                    which[i] = k if take else which[i]
+                    most[i] = v if take else most[i]
+
+
+@compiled
+def _put(target: np.ndarray, label: np.ndarray, where: np.ndarray) -> None:
+    for x in range(len(target)):
+        target[x] = label[where[x]]
+
+
+def _with_triton(maps: Tensor, rows: Taps, columns: Taps, floor: float | None) -> Tensor:
+    classes, height, width = len(maps), len(rows[0]), len(columns[0])
+    labels = torch.empty((height, width), dtype=label_type(classes), device=maps.device)
+    first, nothing = _start(classes, floor)
+    block = 256
+    grid = (height, -(-width // block))
+    _triton_kernel()[grid](maps, *rows, *columns, labels, classes, width, *maps.stride(), float(first), int(nothing),
+                           BLOCK=block, enable_fp_fusion=False)  # fmt: skip
+    return labels
+
+
+@cache
+def _triton_kernel() -> Callable[..., Any]:
+    import triton
+    import triton.language as tl
+
+    @triton.jit
+    def kernel(maps, top, bottom, down, left, right, across, labels, classes, width, stride_k, stride_y, stride_x,
+               first, nothing, BLOCK: tl.constexpr):  # fmt: skip
+        y = tl.program_id(0)
+        x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        inside = x < width
+        above, below = maps + tl.load(top + y) * stride_y, maps + tl.load(bottom + y) * stride_y
+        wy = tl.load(down + y)
+        at = tl.load(left + x, mask=inside, other=0) * stride_x
+        behind = tl.load(right + x, mask=inside, other=0) * stride_x
+        wx = tl.load(across + x, mask=inside, other=0.0)
+        best = tl.full((BLOCK,), first, tl.float32)
+        label = tl.full((BLOCK,), nothing, tl.int32)
+        for k in range(classes):
+            a = tl.load(above + at, mask=inside, other=0.0).to(tl.float32)
+            b = tl.load(below + at, mask=inside, other=0.0).to(tl.float32)
+            c = tl.load(above + behind, mask=inside, other=0.0).to(tl.float32)
+            d = tl.load(below + behind, mask=inside, other=0.0).to(tl.float32)
+            p, q = a + (b - a) * wy, c + (d - c) * wy
+            value = p + (q - p) * wx
+            take = (value > best) | ((value != value) & (best == best))
+            best = tl.where(take, value, best)
+            label = tl.where(take, k, label)
+            above += stride_k
+            below += stride_k
+        tl.store(labels + y.to(tl.int64) * width + x, label.to(labels.dtype.element_ty), mask=inside)
+
+    return kernel
