@@ -39,15 +39,36 @@ class Lopsided(nn.Module):
         return Dense(torch.cat([images[:, :1] * 0, ramp + images[:, :1]], 1), frames)
 
 
+LIES = ("flip", "vflip", "turn", "dihedral", "flip+turn", "flip+vflip")
+
+
+@pytest.mark.parametrize("views", LIES)
 @pytest.mark.parametrize("size", [(16, 24), (9, 11), (8, 8), (3, 5), (1, 1), (1, 30)])
-def test_mirrored_view_of_a_pointwise_net_changes_nothing(size):
+def test_views_of_a_pointwise_net_change_nothing(size, views):
     images = torch.randn(2, 3, *size)
     plain = look(Pointwise(), images)
-    joined = look(Pointwise(), images, parse("flip"))
+    joined = look(Pointwise(), images, parse(views))
+    assert joined.frames == plain.frames or 1 in size or size == (3, 5)  # small ones are padded, each view its own way
+    assert [f.original for f in joined.frames] == [size, size]
     for i in range(2):
         assert joined.probs(i).shape == (4, *size)
         torch.testing.assert_close(joined.probs(i), plain.probs(i))
         assert torch.equal(joined.class_map(i), plain.class_map(i))
+        window = (size[0] // 3, size[1] // 4, size[0] - size[0] // 3, size[1] - size[1] // 2)
+        torch.testing.assert_close(joined.probs(i, window), plain.probs(i, window))
+        assert torch.equal(joined.class_map(i, window), plain.class_map(i, window))
+
+
+@pytest.mark.parametrize("views", ["scale", "turn+scale", "dihedral+scale"])
+def test_scaled_views_of_a_ramp_change_nothing_inside(views):
+    """Resizing by bilinear steps keeps a ramp, but for the borders."""
+    y, x = torch.meshgrid(torch.linspace(-2, 2, 41), torch.linspace(-1, 3, 66), indexing="ij")
+    images = torch.stack([y, x, y - x])[None]
+    plain, joined = look(Pointwise(), images), look(Pointwise(), images, parse(views))
+    inside = (slice(None), slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(joined.probs(0)[inside], plain.probs(0)[inside], atol=2e-3, rtol=0)
+    window = (10, 20, 15, 30)
+    torch.testing.assert_close(joined.probs(0, window), joined.probs(0)[:, 10:25, 20:50])
 
 
 def test_mean_of_probabilities_by_hand():
@@ -105,6 +126,33 @@ def test_a_view_that_disagrees_is_put_back_the_right_way():
     torch.testing.assert_close(probs, probs.flip(-1))  # left and right cancel
     alone = look(Lopsided(), torch.zeros(1, 3, 8, 20), (View(mirrored=True),))
     assert alone.probs(0)[1, 0, 0] > 0.9  # what the net prefers on the right lies on the left
+
+
+SIDES = {(False, 1): "bottom", (False, 2): "left", (False, 3): "top", (True, 0): "left", (True, 2): "right",
+         (True, 1): "bottom", (True, 3): "top"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("mirrored", "turns"), SIDES)
+def test_a_turned_view_that_prefers_its_right_edge(mirrored, turns):
+    """Class 1 is likely where the view's right edge lies in the image."""
+    probs = look(Lopsided(), torch.zeros(1, 3, 9, 20), (View(mirrored, turns=turns),)).probs(0)[1]
+    edges = {"top": probs[0], "bottom": probs[-1], "left": probs[:, 0], "right": probs[:, -1]}
+    assert max(edges, key=lambda side: float(edges[side].mean())) == SIDES[mirrored, turns]
+    assert float(edges[SIDES[mirrored, turns]].min()) > 0.9
+
+
+def test_all_eight_by_hand():
+    images = torch.randn(1, 3, 16, 24)
+    net = create_model("unet", classes=5, width=4, depth=2).eval()
+    with torch.no_grad():
+        joined = look(net, images, parse("dihedral"))
+        total = torch.zeros(5, 16, 24)
+        for flip in (False, True):
+            for k in range(4):
+                seen = torch.rot90(images.flip(3) if flip else images, k, (2, 3))
+                back = torch.rot90(net(seen).logits.softmax(1), -k, (2, 3))
+                total += (back.flip(3) if flip else back)[0]
+    torch.testing.assert_close(joined.probs(0), total / 8)
 
 
 def test_joined_is_an_output_and_tasks_read_it():

@@ -149,18 +149,22 @@ def _near(new: list[_Found], known: list[_Found]) -> Iterator[tuple[int, int]]:
     """Pairs of one class whose boxes share so much that their masks may agree: more than half of the larger mask."""
     if not new or not known:
         return
-    labels, areas, boxes = (
-        [np.array([getattr(found, name) for found in side]) for side in (new, known)]
-        for name in ("label", "area", "box")
-    )
+    (labels, areas, boxes), (labels_too, areas_too, boxes_too) = _columns(new), _columns(known)
     rows = max(1, PAIRS // len(known))
     for start in range(0, len(new), rows):
-        part = slice(start, start + rows)
-        low = np.maximum(boxes[0][part, None, :2], boxes[1][:, :2])  # [n, G, 2]
-        shared = (np.minimum(boxes[0][part, None, 2:], boxes[1][:, 2:]) - low).clip(0).prod(2)
-        enough = shared > AGREE * np.maximum(areas[0][part, None], areas[1])
-        for q, g in np.argwhere(enough & (labels[0][part, None] == labels[1])).tolist():
-            yield start + q, g
+        part = boxes[start : start + rows, None]
+        q, g = np.nonzero((part[..., 1] < boxes_too[:, 3]) & (boxes_too[:, 1] < part[..., 3]))  # rows in common
+        q += start
+        low, high = np.maximum(boxes[q, :2], boxes_too[g, :2]), np.minimum(boxes[q, 2:], boxes_too[g, 2:])
+        enough = (high - low).clip(0).prod(1) > AGREE * np.maximum(areas[q], areas_too[g])
+        enough &= labels[q] == labels_too[g]
+        yield from zip(q[enough].tolist(), g[enough].tolist())
+
+
+def _columns(side: list[_Found]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[n] labels, [n] areas and [n, 4] boxes."""
+    labels, areas, boxes = zip(*((found.label, found.area, found.box) for found in side))
+    return np.array(labels), np.array(areas), np.array(boxes)
 
 
 def _iou(one: _Found, other: _Found) -> float:
