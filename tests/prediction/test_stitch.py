@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,14 +12,16 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
+import pixelwise
 from pixelwise.core.classes import Classes
 from pixelwise.core.outputs import Candidates, Dense, Merge, Output
 from pixelwise.core.registry import create_model
-from pixelwise.core.sample import Preprocessing
+from pixelwise.core.sample import Preprocessing, percentiles
 from pixelwise.core.segments import NOTHING, UNKNOWN
 from pixelwise.errors import ConfigError
 from pixelwise.nn.receptive import halo_of
-from pixelwise.prediction.stitch import Progress, answer_by_tiles
+from pixelwise.prediction import levels, stitch
+from pixelwise.prediction.stitch import Progress, answer_by_tiles, halo_for, tiling_for, too_large
 from pixelwise.prediction.tiling import Tiling
 from pixelwise.tasks import Semantic, make_task
 from pixelwise.views import PLAIN
@@ -54,6 +56,10 @@ class Asked:
 
     def forward(self, pixels: Tensor) -> Output:
         return self.net(pixels[None].double())
+
+    def expect(self, images: int, sizes: int = 1) -> None:
+        assert images >= 0
+        assert 1 <= sizes <= 4
 
 
 def tiled(asked: Any, image: Tensor, tiling: Tiling | None = None, **words: Any) -> tuple[np.ndarray, Any]:
@@ -343,3 +349,111 @@ def test_work_goes_on_from_any_row_of_tiles(task):
         assert len(seen) < len(states)
     with pytest.raises(ConfigError, match="begin anew"):
         tiled(asked, image, Tiling(64, 16, 4), start=kept[0][0])
+
+
+# -- blending ---------------------------------------------------------------------------------------------------------
+
+
+class Pooled(nn.Module):
+    """Says of a pixel what depends on the mean of all that it is shown."""
+
+    def __init__(self, activation: Any = "softmax") -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, images: Tensor) -> Dense:
+        return Dense(3 * (images - images.mean((2, 3), keepdim=True)), activation=self.activation)
+
+
+def blended(asked: Asked, image: Tensor, tiling: Tiling) -> Tensor:
+    """[K, H, W] float64: the definition, all windows at once."""
+    total, weight = torch.zeros_like(image, dtype=torch.float64), torch.zeros(image.shape[1:], dtype=torch.float64)
+    for tile in (tile for tiles in tiling.rows((image.shape[1], image.shape[2])) for tile in tiles):
+        top, left, h, w = tile.window
+        down, across = (np.exp(-0.5 * ((np.arange(n) + 0.5 - n / 2) / (n / 8)) ** 2) for n in (h, w))
+        own = torch.from_numpy(np.outer(down, across))
+        probs = asked.forward(image[:, top : top + h, left : left + w]).probs(0)
+        total[:, top : top + h, left : left + w] += probs * own
+        weight[top : top + h, left : left + w] += own
+    return total / weight
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    "tiling", [Tiling(32, 16, blended=True), Tiling(48, 8, 0, 8, blended=True), Tiling(40, 24, blended=True)]
+)
+def test_windows_are_blended_by_gaussian_weights(tiling, activation):
+    image = torch.from_numpy(ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(3, 96, 130)), (0, 4, 4)) * 9)
+    asked = Asked(Pooled(activation), make_task("semantic", CLASSES))
+    probs = blended(asked, image, tiling)
+    sheet = Sheet((96, 130))
+    rows, table = tiled(asked, image, tiling, sheet=sheet)
+    assert (sheet.times == 1).all()
+    best = probs.topk(2, 0)
+    expected = best.indices[0].numpy()
+    sure = (best.values[0] - best.values[1]).numpy() > 2e-3  # float16 rounds what waits for the next row of windows
+    if activation == "sigmoid":
+        expected = np.where(best.values[0] > 0.5, expected, NOTHING)
+        sure &= abs(best.values[0] - 0.5).numpy() > 2e-3
+    assert sure.mean() > 0.95
+    assert (rows == expected)[sure].all()
+    assert table.labels.tolist() == [0, 1, 2]
+
+
+def test_blending_goes_on_from_any_row_of_windows():
+    image = torch.rand(3, 96, 130)
+    asked, tiling = Asked(Pooled(), make_task("semantic", CLASSES)), Tiling(32, 20, blended=True)
+    kept: list[Any] = []
+    sheet = Sheet((96, 130))
+
+    def keep(progress: Progress) -> None:
+        if progress.state is not None:
+            kept.append((progress.state(), sheet.rows.copy()))
+
+    rows, _ = tiled(asked, image, tiling, sheet=sheet, on_tile=keep)
+    for state, written in kept:
+        again = Sheet((96, 130))
+        again.rows[:] = written
+        found, _ = tiled(asked, image, tiling, sheet=again, start=state)
+        assert (found == rows).all()
+
+
+# -- a model file -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance", "panoptic"])
+def test_a_predictor_answers_large_images_by_tiles(models, task, monkeypatch):
+    predictor = pixelwise.load(models[task], "cpu", exact=True)
+    assert halo_for(predictor) == halo_of(predictor.net)
+    image = np.random.default_rng(4).integers(0, 256, (300, 420, 3), np.uint8)
+    image = ndimage.gaussian_filter(image, (6, 6, 0)) * 4
+    if task == "instance":
+        predictor.task = replace(predictor.task, keep=10**6)  # of an image, and so of a tile
+    whole = predictor(image)
+    monkeypatch.setattr(stitch, "SMALL", 1000)
+    assert not too_large(predictor, (300, 420))
+    assert too_large(predictor, (30000, 42000))
+    tiling = tiling_for(predictor, (300, 420), memory=1 << 22)
+    assert tiling.exact
+    assert tiling.counts((300, 420)) > (1, 1)
+    found = stitch.segments_by_tiles(predictor, predictor.pixels(image), tiling)
+    assert found.size == (300, 420)
+    assert found.ids.dtype == whole.ids.dtype
+    assert (found.class_map(nothing=200) == whole.class_map(nothing=200)).float().mean() > 0.9999
+    assert abs(len(found) - len(whole)) <= 0.02 * len(whole)
+
+
+def test_percentiles_are_those_of_the_whole_image(write_model, tmp_path):
+    colours = Preprocessing(mean=(0.4,) * 3, std=(0.25,) * 3, percentiles=(1.0, 99.8))
+    predictor = pixelwise.load(write_model(tmp_path / "m.safetensors", preprocessing=colours), "cpu", exact=True)
+    image = np.random.default_rng(4).integers(0, 200, (300, 200, 3), np.uint8)
+    image[:150] //= 8  # a dark half: tiles there have other percentiles
+    whole = predictor(image).row_map()
+    found = stitch.segments_by_tiles(predictor, predictor.pixels(image), tiling_for(predictor, (300, 200), 1 << 22))
+    assert (found.row_map() == whole).float().mean() > 0.9999
+    assert predictor.card.preprocessing is not None
+    assert predictor.card.preprocessing.percentiles == (1.0, 99.8)
+    deep = torch.from_numpy(np.random.default_rng(4).integers(0, 65536, (2, 50, 70), np.uint16))
+    counts = levels._counts(lambda w: deep[:, w[0] : w[0] + w[2]], (50, 70))
+    expected = percentiles(deep[None].to(torch.int32), (1.0, 99.8)).flatten().tolist()
+    assert levels.percentiles_of(counts, (1.0, 99.8)) == expected

@@ -80,7 +80,8 @@ def torn(inner: np.ndarray, rows: np.ndarray, outside: np.ndarray, count: int) -
     Returns `inner` with rows from `count` on for all connected parts of an object but its first, and the old row of
     each of these.
     """
-    found, sources = inner.copy(), []
+    found = inner.copy()
+    sources: list[int] = []
     suspects = np.intersect1d(rows, outside).tolist()
     for layer in found:
         places = ndimage.find_objects(np.maximum(layer, -1) + 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,12 +14,6 @@ from pixelwise.core.segments import NOTHING, UNKNOWN
 
 COLUMNS = {"parent": np.int32, "label": np.int32, "area": np.int64, "sum": np.float64, "least_area": np.int64,
            "least_score": np.float32}  # fmt: skip
-
-
-class Canvas(Protocol):
-    """Where tiles write: `put` takes int32 provisional rows [h, w] with their upper left pixel at (top, left)."""
-
-    def put(self, top: int, left: int, rows: np.ndarray) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from pixelwise.errors import ConfigError, ModelFileError
 from pixelwise.prediction.chosen import ChosenEngine
 from pixelwise.prediction.ensemble import check_alike
 from pixelwise.prediction.images import stored_pixels
+from pixelwise.prediction.stitch import segments_by_tiles, too_large
 from pixelwise.tasks import Instance, Panoptic, make_task
 from pixelwise.views import View, join, look, parse, sights
 
@@ -66,12 +67,19 @@ class Predictor:
     def __call__(self, image: Any) -> Segments | list[Segments]:
         """The answer for an image, or for each of a list: path, PIL image, array [H, W] or [H, W, C], tensor [C, H, W].
 
-        Any size from 1 x 1 up; the Segments, on the CPU, have the image's own size. Raises ImageError.
+        Any size from 1 x 1 up; the Segments, on the CPU, have the image's own size. Images too large to be seen whole
+        are answered by tiles, see `prediction.stitch`. Raises ImageError.
         """
         if isinstance(image, list | tuple):
             self.expect(len(image))
-            return [self.decode(self.output(one)) for one in image]
-        return self.decode(self.output(image))
+            return [self._answer(self.pixels(one)) for one in image]
+        return self._answer(self.pixels(image))
+
+    def _answer(self, pixels: Tensor) -> Segments:
+        """[C, H, W] stored values -> the answer, whole or by tiles."""
+        if too_large(self, (int(pixels.shape[1]), int(pixels.shape[2]))):
+            return segments_by_tiles(self, pixels)
+        return self.decode(self.forward(pixels))
 
     def output(self, image: Any) -> Output:
         """What the net says of one image, to be read with index 0: `.probs(0)` [K, H, W] in 0..1 at its own size."""

@@ -17,7 +17,8 @@ from pixelwise.core.outputs import Output, Window
 from pixelwise.core.segments import NOTHING, UNKNOWN, Segments
 from pixelwise.core.types import Task
 from pixelwise.prediction.agreement import agreeing, torn
-from pixelwise.prediction.pieces import Canvas, Pieces, Table
+from pixelwise.prediction.canvas import Canvas
+from pixelwise.prediction.pieces import Pieces, Table
 from pixelwise.prediction.tiling import Tile, Tiling
 
 Seen = tuple[Window, np.ndarray]  # a part of the image and the provisional rows [L, h, w] there
@@ -90,9 +91,8 @@ class Seams:
 
     def _agree(self, one: Seen, other: Seen) -> None:
         part = _both(one[0], other[0])
-        pairs = agreeing(*(cut(rows, part, place) for place, rows in (one, other)), self.pieces["label"],
-                         self.pieces.first)  # fmt: skip
-        for a, b in pairs:
+        before, beside = (cut(rows, part, place) for place, rows in (one, other))
+        for a, b in agreeing(before, beside, self.pieces["label"], self.pieces.first):
             self.pieces.join(a, b)
 
     def table(self) -> Table:

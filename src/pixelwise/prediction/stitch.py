@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
@@ -12,26 +13,35 @@ import torch
 from torch import Tensor
 
 from pixelwise.core.outputs import Output, Window
-from pixelwise.core.types import Task
+from pixelwise.core.segments import Segments, smallest_int
 from pixelwise.errors import ConfigError
+from pixelwise.nn.peak import forward_bytes
 from pixelwise.nn.receptive import Halo, halo_of
-from pixelwise.prediction.pieces import Canvas, Table
+from pixelwise.prediction.blending import Blending
+from pixelwise.prediction.canvas import Canvas, MemoryCanvas
+from pixelwise.prediction.levels import levelled
+from pixelwise.prediction.pieces import Table
 from pixelwise.prediction.seams import Seams
-from pixelwise.prediction.tiling import Tiling, choose_tiling
+from pixelwise.prediction.tiling import Tile, Tiling, choose_tiling
+from pixelwise.views import View
 
 MEMORY = 1 << 30  # bytes that a tile may take in the net
+WHOLE = 1 << 32  # bytes up to which an image is seen whole
+GUESS = 4096.0  # bytes a pixel of nets that tell only by computing
+SMALL = 1 << 20  # pixels that are not worth asking
 State = dict[str, np.ndarray]
 
 
-class Predicts(Protocol):
-    """What is needed of a `Predictor`."""
+class Joiner(Protocol):
+    """What makes one answer of tiles that are added in their order."""
 
-    net: Any
-    card: Any
-    task: Task
-    views: Any
+    def add(self, tile: Tile, output: Output, canvas: Canvas) -> None: ...
 
-    def forward(self, pixels: Tensor) -> Output: ...
+    def table(self) -> Table: ...
+
+    def state(self) -> State: ...
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -47,11 +57,12 @@ class Progress:
     state: Callable[[], State] | None
 
 
-def answer_by_tiles(predictor: Predicts, read: Callable[[Window], Tensor], size: tuple[int, int], canvas: Canvas, *,
+def answer_by_tiles(predictor: Any, read: Callable[[Window], Tensor], size: tuple[int, int], canvas: Canvas, *,
                     tiling: Tiling | None = None, on_tile: Callable[[Progress], None] | None = None,
                     start: Mapping[str, np.ndarray] | None = None) -> Table:  # fmt: skip
     """Answers an image (H, W) tile by tile, writes provisional rows to the canvas, returns what they come to be.
 
+    predictor a `Predictor`: its net, views, members and task; engines are told how many tiles come
     read      (top, left, height, width) -> [C, h, w] stored pixels of that window, as `Predictor.pixels` gives them
     tiling    None: see `tiling_for`
     on_tile   called after every tile
@@ -62,9 +73,12 @@ def answer_by_tiles(predictor: Predicts, read: Callable[[Window], Tensor], size:
     Raises ConfigError where `start` belongs to another image or tiling.
     """
     tiling = tiling or tiling_for(predictor, size)
-    joiner = Seams(predictor.task, tiling, size)
+    joiner: Joiner = (Blending if tiling.blended else Seams)(predictor.task, tiling, size)
     first = 0 if start is None else _resumed(joiner, start, size, tiling)
     rows, columns = tiling.counts(size)
+    predictor = levelled(predictor, read, size)
+    shapes = {tile.window[2:] for tiles in tiling.rows(size) for tile in tiles}
+    predictor.expect((rows - first) * columns, len(shapes))
     for tiles in list(tiling.rows(size))[first:]:
         for tile in tiles:
             with torch.no_grad():
@@ -80,11 +94,11 @@ def _about(size: tuple[int, int], tiling: Tiling) -> np.ndarray:
     return np.array([*size, *(int(value) for value in astuple(tiling))], np.int64)
 
 
-def _state(joiner: Any, size: tuple[int, int], tiling: Tiling, row: int) -> Callable[[], State]:
+def _state(joiner: Joiner, size: tuple[int, int], tiling: Tiling, row: int) -> Callable[[], State]:
     return lambda: {"about": _about(size, tiling), "row": np.array(row), **joiner.state()}
 
 
-def _resumed(joiner: Any, start: Mapping[str, np.ndarray], size: tuple[int, int], tiling: Tiling) -> int:
+def _resumed(joiner: Joiner, start: Mapping[str, np.ndarray], size: tuple[int, int], tiling: Tiling) -> int:
     """The row of tiles to go on with."""
     if not np.array_equal(start["about"], _about(size, tiling)):
         raise ConfigError(f"The work to be resumed was done on {start['about'].tolist()}, this is {size} by {tiling}: "
@@ -95,23 +109,79 @@ def _resumed(joiner: Any, start: Mapping[str, np.ndarray], size: tuple[int, int]
 
 # -- how to tile for a predictor --------------------------------------------------------------------------------------
 
-_HALOS: weakref.WeakKeyDictionary[Any, Halo | None] = weakref.WeakKeyDictionary()
+_FACTS: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()  # of nets, found out once
 
 
-def tiling_for(predictor: Predicts, size: tuple[int, int], memory: int = MEMORY) -> Tiling:
-    """The tiling for an image (H, W): exact where the net has a halo and the views keep to it."""
-    task = predictor.task
-    channels = len(task.classes)
-    return choose_tiling(size, halo_for(predictor, size), joins=bool(task.countable.any()), channels=channels,
-                         per_pixel=2000.0, memory=memory)  # fmt: skip
+def tiling_for(predictor: Any, size: tuple[int, int], memory: int = MEMORY) -> Tiling:
+    """The tiling for an image (H, W): exact where the nets have a halo and the views keep to it.
+
+    memory  bytes that a tile may take in a net
+    """
+    task, rules = predictor.task, [member.card.preprocessing.size for member in members_of(predictor)]
+    return choose_tiling(size, halo_for(predictor), joins=bool(task.countable.any()), channels=len(task.classes) + 1,
+                         per_pixel=per_pixel(predictor), memory=memory,
+                         side=min((rule.short for rule in rules if rule is not None), default=None))  # fmt: skip
 
 
-def halo_for(predictor: Predicts, size: tuple[int, int]) -> Halo | None:
-    """The halo of the predictor's net, None where a view or the size rule changes the scale, or lies otherwise."""
-    plain = all(view.scale == 1 for view in predictor.views)
-    if not plain or predictor.card.preprocessing.size is not None:
+def members_of(predictor: Any) -> tuple[Any, ...]:
+    """The predictors of an ensemble, or the one."""
+    return tuple(getattr(predictor, "members", (predictor,)))
+
+
+def halo_for(predictor: Any) -> Halo | None:
+    """What covers the halos of all nets; None where one has none, or a view or a size rule changes the scale."""
+    members, halos = members_of(predictor), []
+    for member in members:
+        if member.card.preprocessing.size is not None or any(view.scale != 1 for view in member.views):
+            return None
+        halos.append(_fact(member, "halo", halo_of))
+    known = [halo for halo in halos if halo is not None]
+    if len(known) < len(halos):
         return None
-    net = predictor.net
-    if net not in _HALOS:
-        _HALOS[net] = halo_of(net, predictor.card.preprocessing.channels)
-    return _HALOS[net]
+    # mirrored, an image whose side is no multiple of the stride lies otherwise on the net's grid than its windows
+    upright = all(view == View() for member in members for view in member.views)
+    stride = math.lcm(*(halo.stride for halo in known))
+    return Halo(max(halo.pixels for halo in known), stride, upright and all(halo.any_size for halo in known))
+
+
+def per_pixel(predictor: Any) -> float:
+    """Bytes that the hungriest net takes for a pixel of its input."""
+    return max(float(_fact(member, "bytes", _bytes)) * max(view.scale for view in member.views) ** 2
+               for member in members_of(predictor))  # fmt: skip
+
+
+def too_large(predictor: Any, size: tuple[int, int], most: int = WHOLE) -> bool:
+    """Whether an image (H, W) would take more than so many bytes in a net at once, and so is answered by tiles."""
+    if any(member.card.preprocessing.size is not None for member in members_of(predictor)):
+        return False  # whatever its size, the net sees a small one
+    return size[0] * size[1] > SMALL and size[0] * size[1] * per_pixel(predictor) > most
+
+
+def _fact(member: Any, name: str, find: Callable[[Any, int], Any]) -> Any:
+    known = _FACTS.setdefault(member.net, {})
+    if name not in known:
+        known[name] = find(member.net, member.card.preprocessing.channels)
+    return known[name]
+
+
+def _bytes(net: Any, channels: int) -> float:
+    found = forward_bytes(net, channels, (512, 512))
+    return GUESS if found is None else found / 512**2
+
+
+def segments_by_tiles(predictor: Any, pixels: Tensor, tiling: Tiling | None = None) -> Segments:
+    """The answer for an image [C, H, W] of stored pixels that is in memory, by tiles. Objects lie in one layer: where
+    they overlap, the surest shows."""
+    size = (int(pixels.shape[1]), int(pixels.shape[2]))
+
+    def read(window: Window) -> Tensor:
+        top, left, height, width = window
+        return pixels[:, top : top + height, left : left + width]
+
+    canvas = MemoryCanvas(size)
+    table = answer_by_tiles(predictor, read, size, canvas, tiling=tiling)
+    ids = torch.empty(1, *size, dtype=smallest_int(len(table.labels)))
+    rows = max(1, SMALL // size[1])
+    for top in range(0, size[0], rows):
+        ids[0, top : top + rows] = torch.from_numpy(table.final(canvas.band(top, min(top + rows, size[0]))))
+    return Segments(ids, table.labels, scores=table.scores)

@@ -103,7 +103,7 @@ def _window(down: tuple[int, int], across: tuple[int, int]) -> Window:
 
 
 def choose_tiling(size: tuple[int, int], halo: Halo | None, *, joins: bool, channels: int, per_pixel: float,
-                  memory: int) -> Tiling:  # fmt: skip
+                  memory: int, side: int | None = None) -> Tiling:  # fmt: skip
     """A tiling for an image (H, W).
 
     halo       of the net, None where it has none or the views do not keep to it
@@ -111,6 +111,7 @@ def choose_tiling(size: tuple[int, int], halo: Halo | None, *, joins: bool, chan
     channels   maps of probabilities, where they are to be blended
     per_pixel  bytes that the net takes for a pixel of its input
     memory     bytes that it may take; four times as many where a halo needs room
+    side       of the windows where the net expects images of one size; None: as memory allows
 
     Exact where a halo holds for images of this size and a window of four halos fits.
     """
@@ -121,16 +122,15 @@ def choose_tiling(size: tuple[int, int], halo: Halo | None, *, joins: bool, chan
         side = _up(max(min(room, LARGEST), LEAST, 2 * overlap), halo.stride)
         if side <= max(2 * room, LEAST):
             return Tiling(side, overlap, margin, halo.stride, exact=True)
-    stride = 64  # a multiple of every net's: the nearer to how it would lie in the whole image the better
     if joins:
-        side = _down(max(min(room, LARGEST), 4 * stride), stride)
-        overlap = _up(side // SHARED, stride)
-        return Tiling(side, overlap, overlap // 4, 16)
+        side = side or _down(max(min(room, LARGEST), 256), 64)
+        overlap = _up(side // SHARED, 16)
+        return Tiling(side, overlap, overlap // 4)
     open_rows = memory // 2 // max(1, 2 * channels * size[1])  # of a strip in float16, see `prediction.blending`
-    held = int((memory / 2 / (4 * channels)) ** 0.5)  # what is blended of a row of tiles: float32
-    side = _down(max(min(room, held, LARGEST), 4 * stride), stride)
+    held = int((memory / 4 / (4 * channels)) ** 0.5)  # what is blended of a row of windows: float32
+    side = side or _down(max(min(room, held, LARGEST), 256), 64)
     overlap = _down(min(side // BLENDED, max(open_rows, side // 8)), 16)
-    return Tiling(side, overlap, 0, 16, blended=True)
+    return Tiling(side, min(overlap, side // 2), blended=True)
 
 
 def _up(n: int, unit: int) -> int:

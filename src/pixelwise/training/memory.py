@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import psutil
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pixelwise.core.container import ROOT, memory_room
 from pixelwise.errors import MemoryLimitError
+from pixelwise.nn.peak import Peak as Peak
 
 
 def free_memory(device: torch.device) -> int:
@@ -24,42 +21,6 @@ def free_memory(device: torch.device) -> int:
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
     return int(min(psutil.virtual_memory().available, memory_room(ROOT)))
-
-
-class Peak(TorchDispatchMode):
-    """The most bytes that tensors made inside it took at once: `with Peak() as peak: step()`, then `peak.most`.
-
-    Counted by the tensors' storages, on any device, `meta` too. What a kernel takes for itself is not seen.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self._held: dict[int, int] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # what goes in was there before, but for what was noted when it came out
-        for tensor in pytree.tree_leaves((args, kwargs)):
-            if isinstance(tensor, Tensor):
-                self._note(tensor, counts=False)
-        result = func(*args, **(kwargs or {}))
-        for tensor in pytree.tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._note(tensor, counts=True)
-        return result
-
-    def _note(self, tensor: Tensor, *, counts: bool) -> None:
-        storage = tensor.untyped_storage()
-        address = storage._cdata
-        if address in self._held:
-            return
-        self._held[address] = size = storage.nbytes() if counts else 0
-        weakref.finalize(storage, self._forget, address)
-        self.now += size
-        self.most = max(self.most, self.now)
-
-    def _forget(self, address: int) -> None:
-        self.now -= self._held.pop(address)
 
 
 def step_bytes(net: nn.Module, step: Callable[[nn.Module], Tensor], device: torch.device) -> int:
