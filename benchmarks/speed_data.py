@@ -59,6 +59,7 @@ def draw(size: tuple[int, int] = SIZE, files: int = FILES) -> Path:
 def ours(masks: bool = True, kept: bool = False) -> Work:
     from pixelwise.config import TransformSettings
     from pixelwise.core.sample import Preprocessing
+    from pixelwise.data.cache import Disk
     from pixelwise.data.dataset import open_data
     from pixelwise.data.loader import make_loader
     from pixelwise.data.transforms import training_transforms
@@ -70,13 +71,16 @@ def ours(masks: bool = True, kept: bool = False) -> Work:
         settings = TransformSettings(scale=(0.5, 2.0), uniform_scale=True, max_class_share=1.0, **JITTER)
         transform = training_transforms(settings, crop=crop)
         task = make_task("semantic", data.classes)
-        loader = make_loader(data, records, task, transform=transform, batch_size=1, shuffle=True)
+        cache = Disk(root / "cache", limit=10**9, margin=0) if kept else None
+        loader = make_loader(data, records, task, transform=transform, batch_size=1, shuffle=True, cache=cache)
         preprocessing = Preprocessing(mean=MEAN, std=STD)
 
         def work() -> np.ndarray:
-            loader.set_epoch(0, start=0)
+            loader.set_epoch(1, start=0)
             return moments(preprocessing(batch.images)[0] for batch in loader)
 
+        if kept:
+            sum(1 for _ in loader)  # an epoch that builds the cache
         return work
 
     make(draw((64, 128), 2), 32, 2)()

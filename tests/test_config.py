@@ -33,7 +33,7 @@ def test_round_trip():
 @pytest.mark.parametrize(("change", "message"), [
     ({"epoch": 3}, "run.json: there is no setting 'epoch'; did you mean 'epochs'"),
     ({"optim": {"clp": 3}}, "no setting 'optim.clp'; did you mean 'clip'"),
-    ({"zzzzz": 3}, "no setting 'zzzzz'; known: batch_size, class_weights"),
+    ({"zzzzz": 3}, "no setting 'zzzzz'; known: batch_size, cache, cache_folder"),
     ({"epochs": "3"}, "'epochs' is '3'; expected int"), ({"epochs": 2.5}, "'epochs' is 2.5; expected int"),
     ({"epochs": True}, "'epochs' is True"), ({"lr": "1e-3"}, "'lr' is '1e-3'; expected float"),
     ({"lr": True}, "'lr' is True"), ({"resume": 1}, "'resume' is 1; expected bool"),

@@ -119,7 +119,7 @@ def test_shrinking_does_not_alias(factor: float, angle: float) -> None:
     chain = Chain((RandomScale(factor, factor), Rotation(angle), RandomCrop((40, 40))))
     out = chain(Sample(image_tensor(stripes), None, "stripes"), np.random.default_rng(1), no_pick)
     assert out.truth is None
-    assert out.image.float().std() < 26
+    assert out.image.float().std() < 27  # the mean over 1 / 0.62 stripes swings by that much
     assert abs(float(out.image.float().mean()) - 127.5) < 4
     picked = warp_ids(stripes.transpose(2, 0, 1).astype(np.int16), turned(angle, 1 / factor, (40, 40), (20.0, 60.0)))
     assert picked[picked >= 0].std() > 100 or factor == 0.5  # at exactly a half every point lies on the same stripe

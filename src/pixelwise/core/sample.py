@@ -15,6 +15,7 @@ from pixelwise.core.outputs import Frame
 from pixelwise.core.segments import COLUMNS, NOTHING, UNKNOWN, Segments
 from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import DataError, ModelFileError, nearest
+from pixelwise.kernels.normalise import normalise
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +99,11 @@ class Preprocessing:
             )
         low, width = 0.0, torch.tensor(self.range, device=images.device)
         if self.percentiles is not None:
-            low, high = (v.view(-1, 1, 1, 1) for v in percentiles(images, self.percentiles))
+            low, high = (v.view(-1, 1) for v in percentiles(images, self.percentiles))  # [B, 1]
             width = (high - low).clamp_min(1.0)  # an even image stays even
-        mean = low + torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * width
-        scale = 1.0 / (torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * width)
-        images = images.to(torch.int32).float() if images.dtype == torch.uint16 else images.float()
-        images = images.flip(1) if self.order == "BGR" else images
-        return (images - mean) * scale
+        mean = low + torch.tensor(self.mean, device=images.device) * width  # [C] or [B, C]
+        scale = 1.0 / (torch.tensor(self.std, device=images.device) * width)
+        return normalise(images.flip(1) if self.order == "BGR" else images, mean, scale)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; later fields only where they say something, so that older versions open what they know."""
@@ -189,7 +188,10 @@ def collate(samples: Sequence[Sample], *, size: tuple[int, int] | None = None) -
     width = max(s.size[1] for s in samples) if size is None else size[1]
     for sample in samples:
         _check(sample, samples[0], height, width)
-    images = torch.stack([_pad_image(s.image, height, width) for s in samples])
+    images = torch.empty((len(samples), *samples[0].image.shape[:1], height, width), dtype=samples[0].image.dtype,
+                         memory_format=torch.channels_last)  # fmt: skip
+    for row, sample in zip(images, samples):
+        row.copy_(_pad_image(sample.image, height, width))
     frames = tuple(Frame(s.size, (height, width), (0, 0, *s.size)) for s in samples)
     truths = [s.truth for s in samples]
     ids, tables = None, []
@@ -204,7 +206,7 @@ def collate(samples: Sequence[Sample], *, size: tuple[int, int] | None = None) -
             ids[i, 0, :, w:] = UNKNOWN
             ids[i, : len(truth.ids), :h, :w] = truth.ids
             tables.append({name: getattr(truth, name) for name in COLUMNS})
-    return Batch(images.contiguous(memory_format=torch.channels_last), ids, tuple(tables), frames,
+    return Batch(images, ids, tuple(tables), frames,
                  tuple(s.name for s in samples), tuple(s.complete for s in samples))  # fmt: skip
 
 

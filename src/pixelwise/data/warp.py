@@ -15,6 +15,7 @@ from pixelwise.core.sample import Sample, image_tensor
 from pixelwise.core.segments import BOX, NOTHING, TAG, UNKNOWN, Segments, smallest_int
 from pixelwise.data.geometry import Placement, apply, scaling, translation
 from pixelwise.errors import ConfigError
+from pixelwise.kernels.area import Taps, area_means, taps
 
 REDUCE_ABOVE = 1.1  # below this factor bilinear reading sees every source pixel well enough
 MARGIN = 3  # source pixels kept around what the output shows, for the interpolation's neighbours
@@ -198,8 +199,8 @@ def rows_seen(p: Placement) -> tuple[int, int]:
     """First and last row (excluded) of the source that `warp_image` looks at."""
     if p.bend is not None:
         return 0, p.source[0]
-    if _whole_steps(p):
-        at = _picked(p, 1)
+    if p.aligned:
+        at = _picked(p, 1) if _whole_steps(p) else _taps(p, 1).places
         return int(at.min()), int(at.max()) + 1
     return _cuts(p, _extent(p, None), _factors(p))[1]
 
@@ -207,11 +208,15 @@ def rows_seen(p: Placement) -> tuple[int, int]:
 def warp_image(pixels: np.ndarray, p: Placement, first: int = 0) -> np.ndarray:
     """[H, W, C] uint8 or uint16 -> [h, w, C]; beyond the border the image is mirrored.
 
-    Where the output is smaller than what it shows, the pixels are averaged over their area first, so nothing aliases.
+    Where the output is smaller than what it shows, pixels are averaged over their area, so nothing aliases: where rows
+    stay rows over exactly the area of each new one (`kernels.area`), else before they are read bilinearly.
     `pixels` begins with row `first` of the source and holds all that `rows_seen` tells.
     """
     if _whole_steps(p):
         return np.ascontiguousarray(pixels[_taken(_picked(p, 1) - first)][:, _taken(_picked(p, 0))])
+    if p.aligned:
+        down = _taps(p, 1)
+        return area_means(pixels, down._replace(places=down.places - first), _taps(p, 0))
     points = None
     if p.bend is not None:
         x, y = np.arange(p.size[1], dtype=np.float32) + 0.5, np.arange(p.size[0], dtype=np.float32) + 0.5
@@ -253,6 +258,12 @@ def _taken(at: np.ndarray) -> slice | np.ndarray:
         return at
     stop = int(at[-1]) + step
     return slice(int(at[0]), None if stop < 0 else stop, step)
+
+
+def _taps(p: Placement, axis: int) -> Taps:
+    """What each output pixel is made of along an axis (0: x, 1: y), where rows stay rows."""
+    m = p.affine
+    return taps(p.size[1 - axis], float(m[axis, 2]), float(m[axis, axis]), p.source[1 - axis])
 
 
 def _factors(p: Placement) -> np.ndarray:
