@@ -20,6 +20,8 @@ from pixelwise.prediction.writers import Answer, Overlay
 class Slow:
     """Takes its time, the longer the lower the number in the image's name."""
 
+    BY_BANDS = RESUMES = False
+
     def __init__(self, fault=None):
         self.fault, self.seen, self.threads = fault, [], set()
 
@@ -46,9 +48,9 @@ def test_answers_come_back_in_their_order_and_few_wait():
     with Behind({"slow": slow, "quick": quick}) as behind:
         for number in range(5):
             give(behind, number)
-            taken += [(job.name, files()) for job, files in behind.ready()]
+            taken += [(turn.job.name, turn.files()) for turn in behind.ready()]
             assert len(behind.waiting) <= 2
-        taken += [(job.name, files()) for job, files in behind.ready(room=0)]
+        taken += [(turn.job.name, turn.files()) for turn in behind.ready(room=0)]
     assert taken == [(str(n), (Path(f"{n}.out"), Path(f"{n}.out"))) for n in range(5)]
     assert slow.seen == quick.seen == list("01234")
     assert slow.threads.isdisjoint(quick.threads)
@@ -59,7 +61,7 @@ def test_the_fault_of_a_writer_belongs_to_its_image():
     with Behind({"slow": Slow(ImageError("2", "no"))}) as behind:
         for number in range(4):
             give(behind, number)
-        files = {job.name: read for job, read in behind.ready(room=0)}
+        files = {turn.job.name: turn.files for turn in behind.ready(room=0)}
     assert files["1"]() == (Path("1.out"),)
     with pytest.raises(ImageError):
         files["2"]()

@@ -60,13 +60,17 @@ class Windows:
             image_tensor(pixels[..., :-1] if self._cut else pixels), self._preprocessing, str(self.path)
         )
 
+    def close(self) -> None:
+        """Closes the file; further calls do nothing."""
+        if self._close is not None:
+            self._close()
+
     def __enter__(self) -> Windows:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:  # fmt: skip
-        if self._close is not None:
-            self._close()
+        self.close()
 
 
 def open_windows(path: str | Path, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> Windows:

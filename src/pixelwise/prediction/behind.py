@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from pixelwise.prediction.names import Job
-from pixelwise.prediction.writers import Answer, Writer
+from pixelwise.prediction.writers import Answer, LargeAnswer, Writer
 
 ROOM = 2  # answers that wait to be written: each holds its image
+Written = tuple[tuple[Path, ...], dict[str, Any]]  # files, and what the writer remembers
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One image on its way to its files.
+
+    known  whether an earlier run had written it
+    """
+
+    job: Job
+    answer: Answer | LargeAnswer | None
+    kinds: dict[str, Future[Written]]
+    known: bool = False
+
+    def files(self) -> tuple[Path, ...]:
+        """What was written. Raises what went wrong."""
+        return tuple(path for future in self.kinds.values() for path in future.result()[0])
+
+    def notes(self) -> dict[str, dict[str, Any]]:
+        """What each writer remembers; of those that resume."""
+        return {kind: future.result()[1] for kind, future in self.kinds.items()}
+
+    def close(self) -> None:
+        """Lets go of what a large answer holds."""
+        if self.answer is not None:
+            self.answer.close()
 
 
 class Behind:
@@ -25,24 +53,31 @@ class Behind:
     def __init__(self, writers: Mapping[str, Writer]) -> None:
         self.writers = writers
         self.pools = {kind: ThreadPoolExecutor(1, thread_name_prefix=f"write {kind}") for kind in writers}
-        self.waiting: deque[tuple[Job, list[Future[tuple[Path, ...]]]]] = deque()
+        self.waiting: deque[Turn] = deque()
 
-    def write(self, job: Job, answer: Answer) -> None:
+    def write(self, job: Job, answer: Answer | LargeAnswer) -> None:
         """Has every writer write the answer, soon."""
-        self.waiting.append((job, [self.pools[kind].submit(w.write, answer) for kind, w in self.writers.items()]))
+        kinds = {kind: self.pools[kind].submit(_write, writer, answer) for kind, writer in self.writers.items()}
+        self.waiting.append(Turn(job, answer, kinds))
+
+    def recall(self, job: Job, files: tuple[Path, ...], notes: Mapping[str, Any]) -> None:
+        """Has every writer remember what an earlier run wrote."""
+        kinds = {kind: self.pools[kind].submit(_recall, w, notes[kind]) for kind, w in self.writers.items()}
+        kinds["files"] = Future()
+        kinds["files"].set_result((files, {}))
+        self.waiting.append(Turn(job, None, kinds, known=True))
 
     def failed(self, job: Job, error: BaseException) -> None:
         """Takes its turn for an image without an answer."""
-        future: Future[tuple[Path, ...]] = Future()
+        future: Future[Written] = Future()
         future.set_exception(error)
-        self.waiting.append((job, [future]))
+        self.waiting.append(Turn(job, None, {"": future}))
 
-    def ready(self, *, room: int = ROOM) -> Iterator[tuple[Job, Callable[[], tuple[Path, ...]]]]:
-        """(job, what tells its files or raises what went wrong) of what is written; waits until `room` are left."""
-        while self.waiting and (len(self.waiting) > room or all(f.done() for f in self.waiting[0][1])):
-            wait(self.waiting[0][1])  # here Ctrl-C may come: the image still waits then
-            job, futures = self.waiting.popleft()
-            yield job, partial(_files, futures)
+    def ready(self, *, room: int = ROOM) -> Iterator[Turn]:
+        """Those that are written; waits until `room` are left."""
+        while self.waiting and (len(self.waiting) > room or all(f.done() for f in self.waiting[0].kinds.values())):
+            wait(self.waiting[0].kinds.values())  # here Ctrl-C may come: the image still waits then
+            yield self.waiting.popleft()
 
     def __enter__(self) -> Behind:
         return self
@@ -51,7 +86,14 @@ class Behind:
                  trace: TracebackType | None) -> None:  # fmt: skip
         for pool in self.pools.values():
             pool.shutdown(wait=True)
+        for turn in self.waiting:  # nobody asks for them any more
+            turn.close()
 
 
-def _files(futures: list[Future[tuple[Path, ...]]]) -> tuple[Path, ...]:
-    return tuple(path for future in futures for path in future.result())
+def _write(writer: Writer, answer: Answer | LargeAnswer) -> Written:
+    return writer.write(answer), writer.note() if writer.RESUMES else {}
+
+
+def _recall(writer: Writer, note: Mapping[str, Any]) -> Written:
+    writer.recall(note)
+    return (), {}

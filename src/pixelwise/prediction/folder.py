@@ -5,23 +5,36 @@ A bad image does not stop the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pixelwise.core.atomic import check_writable
 from pixelwise.data.io import MAX_PIXELS
+from pixelwise.data.windows import Windows, open_windows
 from pixelwise.errors import ImageError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
 from pixelwise.prediction.amount import different_sizes
-from pixelwise.prediction.behind import Behind
+from pixelwise.prediction.behind import Behind, Turn
+from pixelwise.prediction.large import answer_large, is_large
 from pixelwise.prediction.names import Job, plan
 from pixelwise.prediction.predictor import Predictor, load
-from pixelwise.prediction.writers import Answer, Confidence, confidence, make_writers, usual
+from pixelwise.prediction.resume import Resume, fingerprint
+from pixelwise.prediction.writers import (
+    Answer,
+    Confidence,
+    Writer,
+    check_large,
+    confidence,
+    make_writers,
+    usual,
+)
 from pixelwise.views import View
 
 
@@ -48,7 +61,9 @@ def predict_folder(model: str | Path | Sequence[str | Path] | Predictor, inputs:
                    confidence: bool = False, task: str | None = None, device: str | torch.device | None = None,
                    tta: str | Sequence[View] | None = None, precision: str | None = None, engine: str | None = None,
                    exact: bool = False, max_pixels: int = MAX_PIXELS, workers: int | None = None,
-                   on_image: Callable[[int, int, Path], None] | None = None) -> PredictionRun:  # fmt: skip
+                   maps: str = "auto", tile: int | None = None, resume: bool = False,
+                   on_image: Callable[[int, int, Path], None] | None = None,
+                   on_tile: Callable[[int, int, Path], None] | None = None) -> PredictionRun:  # fmt: skip
     """Predicts every image among `inputs`, files and folders mixed, and writes the answers below `out`.
 
     model     path of a model file, of several that answer together, or a Predictor (which then has its own task,
@@ -60,79 +75,130 @@ def predict_folder(model: str | Path | Sequence[str | Path] | Predictor, inputs:
               Each kind has its folder below `out`; see `writers` for their formats and `names` for the names.
     precision, engine, exact   see `load`
     workers   threads that decode images in advance; None: as many as suit the machine
+    maps      "png", "tiff" or "auto": maps of ids are TIFF where their image has a place on the earth, and keep it
+    tile      images of more than tile x tile pixels are read, answered and written by tiles of about that side; None:
+              those that would take too much memory at once, by tiles that suit the net: see `stitch`, also for what
+              of it is exact
+    resume    goes on with what an interrupted run of the same inputs and settings left: finished images are not
+              computed again (where a format is asked for that notes nothing, they are), large ones from their last rows
     on_image  called (number done, number in all, image) when all is written of an image, in the order of the images
+    on_tile   called (number done, number in all, image) after each tile of a large image
     An image that cannot be read, or does not fit in memory, is in `failed` with its reason and the others are done.
     Raises OutputError at once when `out` cannot be written (no permission, disk full), and what `load` raises.
     """
     out = Path(out)
-    inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    given = [Path(entry) for entry in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     if isinstance(model, Predictor):
         predictor = model
     else:
         predictor = load(model, device, tta, task=task, precision=precision, engine=engine, exact=exact,
                          max_pixels=max_pixels)  # fmt: skip
     pictures = [kind for kind, wanted in (("overlay", overlay), ("confidence", confidence)) if wanted]
-    writers = make_writers([*(usual(predictor.task) if save is None else save), *pictures], predictor.task, out)
+    kinds = [*(usual(predictor.task) if save is None else save), *pictures]
+    writers = make_writers(kinds, predictor.task, out, maps)
     check_writable(out)
-    jobs, failed = plan(inputs, out)
+    jobs, failed = plan(given, out)
     predictor.expect(len(jobs), different_sizes([job.path for job in jobs]))
     workers = predictor.choice.workers if workers is None else workers
-    results = _Results(len(jobs), failed, on_image)
+    left = Resume(out, fingerprint(predictor, sorted(writers), maps, tile), given, wanted=resume)
+    run = _Run(predictor, writers, left, tile, len(jobs), failed, on_image, on_tile)
     try:
         with Behind(writers) as behind:
             try:
-                for job, future in ahead(lambda job: predictor.pixels(job.path), jobs, workers):
-                    _answer(predictor, job, future, behind)
-                    results.take(behind.ready())
-                results.take(behind.ready(room=0))
+                for job, future in ahead(run.read, jobs, workers):
+                    run.answer(job, future, behind)
+                    run.take(behind.ready())
+                run.take(behind.ready(room=0))
             except KeyboardInterrupt:
-                results.on_image = None
-                results.take(behind.ready(room=0))
+                run.on_image = None
+                run.take(behind.ready(room=0))
                 raise
     finally:  # also after Ctrl-C: what is done can be used
-        finished = writers.items() if results.done else ()
+        finished = writers.items() if run.done else ()
         lost = [f"{kind}: {sentence}" for kind, writer in finished for sentence in writer.finish()]
-    return PredictionRun(tuple(results.done), tuple(results.failed), tuple(lost))
-
-
-def _answer(predictor: Predictor, job: Job, future: Future[Tensor], behind: Behind) -> None:
-    """Predicts one image and has it written."""
-    try:
-        pixels = future.result()
-        output = predictor.forward(pixels)
-        sure = confidence(output, predictor.task.classes.channels) if Confidence.folder in behind.writers else None
-        answer = Answer(name=job.name, image=job.path, ending=job.path.suffix, pixels=pixels, confidence=sure,
-                        segments=predictor.decode(output))  # fmt: skip
-    except (ImageError, MemoryError, RuntimeError) as error:
-        behind.failed(job, error)
-    else:
-        behind.write(job, answer)
+    if not run.failed:
+        left.remove()
+    return PredictionRun(tuple(run.done), tuple(run.failed), tuple(lost))
 
 
 @dataclass
-class _Results:
-    """What became of the images, in their order."""
+class _Run:
+    """One run: what becomes of the images, in their order."""
 
+    predictor: Predictor
+    writers: Mapping[str, Writer]
+    left: Resume
+    tile: int | None
     total: int
     failed: list[tuple[Path, str]]
     on_image: Callable[[int, int, Path], None] | None
+    on_tile: Callable[[int, int, Path], None] | None
     done: list[tuple[Path, tuple[Path, ...]]] = field(default_factory=list)
     number: int = 0
+    measuring: threading.Lock = field(default_factory=threading.Lock)  # what the net takes is found once
 
-    def take(self, written: Iterable[tuple[Job, Callable[[], tuple[Path, ...]]]]) -> None:
+    def __post_init__(self) -> None:
+        self.resumes = all(writer.RESUMES for writer in self.writers.values())
+
+    def known(self, job: Job) -> dict[str, Any] | None:
+        """What an earlier run noted of an image that it finished."""
+        return self.left.finished.get(self.left.key(job.path, job.name)) if self.resumes else None
+
+    def read(self, job: Job) -> Tensor | Windows | None:
+        """Its pixels, its windows where it is large, None where it is done. Runs in threads of its own."""
+        if self.known(job) is not None:
+            return None
+        with self.measuring:
+            large = is_large(job.path, self.predictor, self.tile)
+        if large:
+            check_large(self.writers, job.path)
+            return open_windows(job.path, self.predictor.card.preprocessing, max_pixels=self.predictor.max_pixels)
+        return self.predictor.pixels(job.path)
+
+    def answer(self, job: Job, future: Future[Tensor | Windows | None], behind: Behind) -> None:
+        """Predicts one image and has it written."""
+        try:
+            pixels = future.result()
+            if pixels is None:
+                entry = self.known(job) or {}
+                behind.recall(job, tuple(map(Path, entry["files"])), entry["notes"])
+            elif isinstance(pixels, Windows):
+                large = answer_large(self.predictor, job, pixels, self.left, tile=self.tile, on_tile=self.on_tile)
+                behind.write(job, large)
+            else:
+                behind.write(job, self._whole(job, pixels))
+        except (ImageError, MemoryError, RuntimeError) as error:
+            behind.failed(job, error)
+
+    def _whole(self, job: Job, pixels: Tensor) -> Answer:
+        output = self.predictor.forward(pixels)
+        wanted = Confidence.folder in self.writers
+        sure = confidence(output, self.predictor.task.classes.channels) if wanted else None
+        return Answer(name=job.name, image=job.path, ending=job.path.suffix, pixels=pixels, confidence=sure,
+                      segments=self.predictor.decode(output))  # fmt: skip
+
+    def take(self, written: Iterable[Turn]) -> None:
         """Adds images to `done` or `failed`. Raises what is no image's own fault."""
-        for job, files in written:
+        for turn in written:
             try:
-                self.done.append((job.path, files()))
+                files = turn.files()
+                if self.resumes and not turn.known:
+                    self.left.enter(self.left.key(turn.job.path, turn.job.name), files, turn.notes())
+                self.done.append((turn.job.path, files))
             except ImageError as error:
-                self.failed.append((job.path, error.reason))
+                self.failed.append((turn.job.path, error.reason))
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
-                self.failed.append((job.path, "does not fit in memory; predict it on another device, or in parts."))
+                self.failed.append((turn.job.path, NO_MEMORY))
+            finally:
+                turn.close()
             self.number += 1
             if self.on_image is not None:
-                self.on_image(self.number, self.total, job.path)
+                self.on_image(self.number, self.total, turn.job.path)
+
+
+NO_MEMORY = "does not fit in memory; predict it on another device, or in smaller tiles (--tile)."
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -46,15 +46,20 @@ class Answer(Item):
         """Image [C, H, W] and segments as people are to see them."""
         return self.pixels, self.segments
 
+    def close(self) -> None:
+        """Nothing is open."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LargeAnswer(LargeItem):
     """The same of an image that does not lie in memory.
 
     overview  gives it reduced: image [C, h, w] and segments
+    close     is called when it is written
     """
 
     overview: Callable[[], tuple[Tensor, Segments]]
+    close: Callable[[], None]
 
     def shown(self) -> tuple[Tensor, Segments]:
         """Image and segments as people are to see them: reduced."""
@@ -248,3 +253,17 @@ def _make(kind: str, classes: Classes, out: Path, maps: str) -> Writer:
     if kind in KINDS:
         return KINDS[kind](out, classes, **({"maps": maps} if kind in ("classes", "instances") else {}))
     return open_writer(kind, out if registry.load("writers", kind).BESIDE else out / kind, classes)
+
+
+def check_large(writers: Mapping[str, Writer], image: Path) -> None:
+    """Raises ImageError where a kind cannot be written of an image that does not lie in memory."""
+    whole = [kind for kind, writer in writers.items() if not writer.BY_BANDS]
+    if whole:
+        able = [kind for kind in (*KINDS, *registry.modules("writers")) if _by_bands(kind)]
+        reason = f"is answered by tiles, and {', '.join(whole)} can be written only of a whole answer; leave that out "
+        raise ImageError(image, f"{reason}(by tiles: {', '.join(able)}), or raise --tile where memory allows.")
+
+
+def _by_bands(kind: str) -> bool:
+    made: Any = KINDS[kind] if kind in KINDS else registry.load("writers", kind).Writer
+    return bool(made.BY_BANDS)

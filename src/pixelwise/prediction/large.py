@@ -1,0 +1,209 @@
+"""An image too large to be seen at once: read by windows, answered tile by tile on a scratch file."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pixelwise.core.bands import Bands
+from pixelwise.core.outputs import Window
+from pixelwise.core.sample import Preprocessing
+from pixelwise.core.segments import Segments, smallest_int
+from pixelwise.data.decode import read_header
+from pixelwise.data.tiff import read_tags
+from pixelwise.data.windows import ANY, Windows
+from pixelwise.errors import ImageError, PixelwiseError
+from pixelwise.prediction.canvas import ScratchCanvas
+from pixelwise.prediction.names import Job
+from pixelwise.prediction.predictor import Predictor
+from pixelwise.prediction.resume import Resume
+from pixelwise.prediction.stitch import MEMORY, Progress, answer_by_tiles, per_pixel, tiling_for, too_large
+from pixelwise.prediction.tiling import Tiling
+from pixelwise.prediction.writers import LargeAnswer
+
+MODEST = 64 << 20  # bytes that a tile may take in a net that looks no further than a small part of it
+SLIGHT = 8  # where tiles overlap by less than one part in so many, smaller ones cost little
+OVERVIEW = 2048  # pixels of the longer side of an overview
+PIECE = 1024  # pixels a side of what is read at once where an image is gone through, about
+PATIENCE = 20  # noting how far it is may take one part in so many of the time
+
+
+def is_large(path: Path, predictor: Predictor, tile: int | None = None) -> bool:
+    """Whether an image is answered by tiles, by its header: more than tile x tile pixels, or as `too_large` has it.
+
+    False for what has no readable header: reading it will say why.
+    """
+    try:
+        tags = read_tags(path)
+        if 256 in tags and 257 in tags:
+            size = int(tags[257].values[0]), int(tags[256].values[0])
+        else:
+            size = read_header(path, max_pixels=ANY).size
+    except (ImageError, OSError):
+        return False
+    return too_large(predictor, size) if tile is None else size[0] * size[1] > tile * tile
+
+
+def answer_large(predictor: Predictor, job: Job, windows: Windows, resume: Resume, *, tile: int | None = None,
+                 on_tile: Callable[[int, int, Path], None] | None = None) -> LargeAnswer:  # fmt: skip
+    """The answer for an image by windows: on a scratch file, with a table.
+
+    tile     pixels a side of the tiles; None: as many as memory is planned for
+    on_tile  called (tiles done, in all, image)
+    How far it is, is noted from time to time and gone on with where `resume` has it. What stops it from outside leaves
+    the scratch file behind; its own errors do not. Raises ImageError for a damaged file, OutputError for a full disk.
+    """
+    key, size = resume.key(job.path, job.name), windows.size
+    predictor = with_own_percentiles(predictor, windows)
+    tiling = _tiling(predictor, size, tile)
+    rows, columns = tiling.counts(size)
+    predictor.expect(rows * columns)
+    task = predictor.task
+    most = None if bool(task.countable.any()) else task.classes.channels
+    canvas = ScratchCanvas(resume.rows(key), size, most)
+    note = _Note(resume, key, canvas, None if on_tile is None else lambda a, b: on_tile(a, b, job.path))
+    try:
+        table = answer_by_tiles(predictor, windows.read, size, canvas, tiling=tiling, on_tile=note,
+                                start=None if canvas.fresh else resume.state(key))  # fmt: skip
+    except BaseException as error:
+        windows.close()
+        canvas.close()
+        if isinstance(error, PixelwiseError):
+            canvas.remove()
+            resume.forget(key)
+        raise
+    bands = Bands(size, table.labels.numpy(), table.scores.numpy(), lambda a, b: table.final(canvas.band(a, b)))
+
+    def close() -> None:
+        windows.close()
+        canvas.remove()
+        resume.forget(key)
+
+    return LargeAnswer(name=job.name, image=job.path, ending=job.path.suffix, bands=bands,
+                       overview=partial(overview, windows, bands), close=close)  # fmt: skip
+
+
+def _tiling(predictor: Predictor, size: tuple[int, int], tile: int | None) -> Tiling:
+    """By tiles of about `tile` pixels a side; None: small ones where that costs little and changes nothing."""
+    if tile is not None:
+        return tiling_for(predictor, size, int(per_pixel(predictor) * tile * tile))
+    small = tiling_for(predictor, size, MODEST)
+    little = small.exact and small.overlap * SLIGHT <= small.side
+    return small if little else tiling_for(predictor, size, MEMORY)
+
+
+class _Note:
+    """Notes how far an image is, as often as is cheap, and tells who wants to know."""
+
+    def __init__(
+        self, resume: Resume, key: str, canvas: ScratchCanvas, tell: Callable[[int, int], None] | None
+    ) -> None:
+        self.resume, self.key, self.canvas, self.tell = resume, key, canvas, tell
+        self.last, self.cost = time.monotonic(), 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        begin = time.monotonic()
+        if progress.state is not None and begin - self.last >= PATIENCE * self.cost:
+            self.canvas.flush()
+            self.resume.keep(self.key, progress.state())
+            self.last = time.monotonic()
+            self.cost = self.last - begin
+        if self.tell is not None:
+            self.tell(progress.done, progress.total)
+
+
+# -- the image gone through -------------------------------------------------------------------------------------------
+
+
+def pieces(size: tuple[int, int], unit: int = 1) -> Iterator[Window]:
+    """Windows (top, left, height, width) that share an image (H, W) out, of sides that are multiples of `unit`."""
+    step = max(unit, PIECE // unit * unit)
+    for top in range(0, size[0], step):
+        for left in range(0, size[1], step):
+            yield top, left, min(step, size[0] - top), min(step, size[1] - left)
+
+
+def overview(windows: Windows, bands: Bands) -> tuple[Tensor, Segments]:
+    """Image [C, h, w] and segments reduced by a whole number, so that OVERVIEW holds the longer side.
+
+    Pixels are means, rows those of the middles.
+    """
+    height, width = windows.size
+    factor = -(-max(height, width) // OVERVIEW)
+    factor = min(factor, height, width)
+    h, w = height // factor, width // factor
+    image = torch.empty(0)
+    for top, left, rows, columns in pieces((h * factor, w * factor), factor):
+        part = windows.read((top, left, rows, columns))
+        image = image if image.numel() else torch.empty((len(part), h, w), dtype=part.dtype)
+        small = F.avg_pool2d(_wide(part)[None], factor)[0]
+        small = small if part.is_floating_point() else small.round().to(torch.int32)
+        y, x = top // factor, left // factor
+        image[:, y : y + rows // factor, x : x + columns // factor] = small.to(part.dtype)
+    ids = np.empty((h, w), np.int32)
+    for at in range(h):
+        line = at * factor + factor // 2
+        ids[at] = bands.read(line, line + 1)[0, factor // 2 :: factor][:w]
+    shown = np.unique(ids[ids >= 0])
+    number = np.concatenate([[-2, -1], np.zeros(len(bands), np.int64)])
+    number[shown + 2] = np.arange(len(shown))
+    small_rows = torch.from_numpy(number[ids + 2]).to(smallest_int(len(shown)))
+    labels, scores = torch.from_numpy(bands.labels[shown]), torch.from_numpy(bands.scores[shown])
+    return image, Segments(small_rows, labels, scores)
+
+
+def _wide(part: Tensor) -> Tensor:
+    return part if part.is_floating_point() else part.to(torch.int32).float()
+
+
+def with_own_percentiles(predictor: Predictor, windows: Windows) -> Predictor:
+    """The predictor with the percentiles of the whole image, where its preprocessing asks for an image's own.
+
+    A tile's own would be others. One pass over the image.
+    """
+    asking = [member for member in predictor.members if member.card.preprocessing.percentiles is not None]
+    if not asking:
+        return predictor
+    counts = np.zeros(1 << 16, np.int64)
+    for window in pieces(windows.size):
+        values = windows.read(window).to(torch.int32).numpy().ravel()
+        counts += np.bincount(values, minlength=1 << 16)
+    members = []
+    for member in predictor.members:
+        own = copy.copy(member)
+        if member.card.preprocessing.percentiles is not None:
+            own.card = replace(member.card, preprocessing=_fixed(member.card.preprocessing, counts))
+        members.append(own)
+    members[0].members = tuple(members)
+    return members[0]
+
+
+def _fixed(rule: Preprocessing, counts: np.ndarray) -> Preprocessing:
+    """The same rule for an image of these counts [V] of values, as one that no longer looks at the image."""
+    assert rule.percentiles is not None
+    low, high = (torch.tensor(p, dtype=torch.float32) for p in _percentiles(counts, rule.percentiles))
+    width = (high - low).clamp_min(1.0)
+    mean = (low + torch.tensor(rule.mean) * width).tolist()
+    std = (torch.tensor(rule.std) * width).tolist()
+    return replace(rule, percentiles=None, range=1.0, mean=tuple(mean), std=tuple(std))
+
+
+def _percentiles(counts: np.ndarray, wanted: Sequence[float]) -> list[float]:
+    """As `core.sample.percentiles`, from counts."""
+    below = counts.cumsum()
+    found = []
+    for percent in wanted:
+        place = percent / 100 * (int(below[-1]) - 1)
+        whole = int(place)
+        under, over = (int(np.searchsorted(below, min(whole + k, int(below[-1])), side="left")) for k in (1, 2))
+        found.append(under + (over - under) * (place - whole))
+    return found
