@@ -2,9 +2,9 @@
 
 Shapes: B batch, K classes, h w the logits' grid, H W the labels' size. `read_softmax` enlarges bilinearly, as
 `torch.nn.functional.interpolate(mode="bilinear")` does, and answers maps [B, H, W] and sums [B, K], from which every
-loss is made that adds up pixels or compares regions. Nothing of size [B, K, H, W] is built, neither forward nor backward:
-the compiled forms hold a few rows of the enlarged logits at a time and in the backward pass compute them again. The
-reference, in plain PyTorch, does build them.
+loss is made that adds up pixels or compares regions. Nothing of size [B, K, H, W] is built, neither forward nor
+backward: the compiled forms hold a few rows of the enlarged logits at a time and in the backward pass compute them
+again. The reference, in plain PyTorch, does build them.
 
 Void pixels (negative labels) are not looked at. So what a net writes at a point of its grid that no other pixel's
 interpolation uses, infinities and NaN included, reaches neither value nor gradient. A point that also takes part in a
@@ -14,11 +14,13 @@ own point alone.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from pixelwise.kernels.compiled import form_for
 
 RUN = 64  # pixels added up one after the other in float32
 
@@ -43,7 +45,10 @@ def read_softmax(
 
     Differentiable once; in float64, on devices without a compiled form and in compiled nets as often as PyTorch is.
     """
-    return reference(logits, labels, align_corners, lse, masses)
+    form = form_for(logits, labels) if labels.numel() else "torch"
+    if form == "torch":
+        return reference(logits, labels, align_corners, lse, masses)
+    return Readings(*_Fused.apply(logits, labels, align_corners, lse, masses, form))
 
 
 def enlarge(maps: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
@@ -79,3 +84,34 @@ def sum_by_label(values: Tensor, labels: Tensor, classes: int) -> Tensor:
     runs = values.new_zeros(len(values), height, -(-width // RUN) * classes)  # [B, H, W/64 * K]
     summed = runs.scatter_add(2, labels.clamp_min(0).long() + run * classes, values)
     return summed.unflatten(2, (-1, classes)).sum((1, 2))
+
+
+class _Fused(torch.autograd.Function):
+    """The compiled forms: forward keeps each pixel's sum of exponentials, backward computes the softmax again."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, align_corners: bool, lse: bool, masses: bool,
+                form: str) -> tuple[Tensor | None, ...]:  # fmt: skip
+        ctx.set_materialize_grads(False)
+        ctx.align_corners, ctx.form = align_corners, form
+        log_p, sums, logsum, predicted, true = _form(form).forward(logits, labels, align_corners, lse, masses)
+        ctx.save_for_backward(logits, labels, log_p, sums)
+        return log_p, logsum, predicted, true
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if all(grad is None for grad in grads):
+            return (None,) * 6
+        logits, labels, log_p, sums = ctx.saved_tensors
+        return _form(ctx.form).backward(logits, labels, log_p, sums, ctx.align_corners, grads), *(None,) * 5
+
+
+def _form(name: str) -> Any:
+    if name == "numba":
+        from pixelwise.kernels import upsample_loss_cpu
+
+        return upsample_loss_cpu
+    from pixelwise.kernels import upsample_loss_gpu
+
+    return upsample_loss_gpu

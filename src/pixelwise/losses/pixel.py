@@ -62,9 +62,10 @@ def _weighted_sum_of_logs(weights: Tensor | None, pixels: Pixels) -> Tensor:
     lse = pixels.read(lse=True).lse
     assert lse is not None
     if weights is None:
-        total, mixed = float(pixels.classes), pixels.logits.sum(1, keepdim=True)  # [B, 1, h, w]
+        mixed = pixels.logits.sum(1, keepdim=True)  # [B, 1, h, w]
     else:
-        total, mixed = weights.sum(), (pixels.logits * weights.view(-1, 1, 1)).sum(1, keepdim=True)
+        mixed = (pixels.logits * weights.view(-1, 1, 1)).sum(1, keepdim=True)
+    total = pixels.classes if weights is None else weights.sum()
     return total * lse - enlarge(mixed, pixels.size, pixels.align_corners).squeeze(1)
 
 
