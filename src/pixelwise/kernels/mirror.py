@@ -6,6 +6,12 @@ import torch
 from torch import Tensor
 
 
+def lacking(size: int, multiple: int) -> int:
+    """How many pixels `size` lacks to a multiple. With no negative number in it, which the runtimes of exported nets
+    divide each in their own way."""
+    return (size + multiple - 1) // multiple * multiple - size
+
+
 def mirror(images: Tensor, pads: tuple[int, int, int, int]) -> Tensor:
     """Pads [B, C, H, W] by (top, bottom, left, right) pixels, mirrored as often as the size asks for.
 
@@ -23,6 +29,9 @@ def mirror(images: Tensor, pads: tuple[int, int, int, int]) -> Tensor:
 
 def _folded(size: int, before: int, after: int, device: torch.device) -> Tensor:
     """Indexes -before .. size+after-1 folded back at both borders."""
-    period = max(1, 2 * (size - 1))
-    index = torch.arange(-before, size + after, device=device).remainder(period)
-    return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)
+    index = torch.arange(-before, size + after, device=device)
+    if size == 1:
+        return torch.zeros_like(index)
+    period = 2 * (size - 1)
+    index = index - (index / period).floor().long() * period  # the remainder, which ONNX has for fixed periods only
+    return torch.minimum(index, period - index)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelwise.core.outputs import Dense, Frame
-from pixelwise.kernels.mirror import mirror
+from pixelwise.kernels.mirror import lacking, mirror
 from pixelwise.models._attention_unet_keys import KEYS as KEYS
 from pixelwise.models.unet import DoubleConv, initialise
 from pixelwise.nn.conv import conv_norm
@@ -180,7 +180,7 @@ class AttentionUNet(Answering):
     def forward(self, images: Tensor, frames: tuple[Frame, ...] | None = None, truths: Any = None) -> Dense:
         stride = 2**HALVINGS
         check_cells(self, images, stride)
-        x = mirror(images, (0, -images.shape[2] % stride, 0, -images.shape[3] % stride))
+        x = mirror(images, (0, lacking(images.shape[2], stride), 0, lacking(images.shape[3], stride)))
         skips = [self.path[0](x)]
         for block in self.path[1:]:
             skips.append(block(F.max_pool2d(skips[-1], 2)))

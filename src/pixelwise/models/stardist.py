@@ -24,6 +24,7 @@ import pixelwise.losses.rays  # noqa: F401  # registers the loss of `Rays` with 
 from pixelwise.core.outputs import Frame
 from pixelwise.core.rays import Rays
 from pixelwise.errors import ConfigError
+from pixelwise.kernels.mirror import lacking
 from pixelwise.models.unet import Body, DoubleConv, initialise
 
 PAPER = {
@@ -71,10 +72,10 @@ class StarDist(nn.Module):
         height, width = images.shape[-2:]
         x = images
         if len(self.pooled):
-            x = F.pad(x, (0, -width % self.grid, 0, -height % self.grid), mode="replicate")
+            x = F.pad(x, (0, lacking(width, self.grid), 0, lacking(height, self.grid)), mode="replicate")
         for block in self.pooled:
             x = F.max_pool2d(block(x), 2)
-        h, w = -(-height // self.grid), -(-width // self.grid)
+        h, w = (height + self.grid - 1) // self.grid, (width + self.grid - 1) // self.grid
         x = self.body.features(x)[:, :, :h, :w]  # [B, width, h, w]
         seen = self.features(x)
         classes = None

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from pixelwise.core.outputs import Dense, Frame
 from pixelwise.errors import ConfigError
-from pixelwise.kernels.mirror import mirror
+from pixelwise.kernels.mirror import lacking, mirror
 from pixelwise.models._unet_keys import KEYS as KEYS
 from pixelwise.nn.encoder import Encoder, make_encoder
 from pixelwise.nn.heads import dense
@@ -156,7 +156,7 @@ class Body(nn.Module):
         the margin that unpadded convolutions eat."""
         height, width = images.shape[-2:]
         if self.margin == 0:
-            below, right = -height % self.stride, -width % self.stride
+            below, right = lacking(height, self.stride), lacking(width, self.stride)
             if self.rim:
                 below, right = (max(0, self.stride - side) for side in (height, width))
             cells = ((height + below) // self.stride) * ((width + right) // self.stride)
@@ -201,19 +201,13 @@ def _valid_margin(depth: int) -> int:
 
 
 def _valid_size(size: int, stride: int) -> int:
-    """The least input, at least `size` and its margins, on which every pooling halves an even number."""
-    depth = stride.bit_length() - 1
-    bottom = 1
-    while True:
-        n = bottom  # size at the bottom, before its convolutions
-        for _ in range(depth):
-            n = 2 * n + 4
-        out = bottom - 4
-        for _ in range(depth):
-            out = 2 * out - 4
-        if out >= size and n >= size:
-            return n
-        bottom += 1
+    """The least input, at least `size` and its margins, on which every pooling halves an even number.
+
+    From `bottom` cells before the convolutions at the bottom, two of which eat 4, every step down or up doubles.
+    """
+    eaten = 4 * (stride - 1)  # by the convolutions on one of the two paths, in pixels of the input
+    bottom = 4 + (size + eaten + stride - 1) // stride
+    return stride * bottom + eaten
 
 
 def initialise(module: nn.Module) -> None:

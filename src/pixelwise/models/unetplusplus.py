@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from pixelwise.core.outputs import Dense, Frame
 from pixelwise.errors import ConfigError
-from pixelwise.kernels.mirror import mirror
+from pixelwise.kernels.mirror import lacking, mirror
 from pixelwise.models._unetplusplus_keys import KEYS as KEYS
 from pixelwise.models.unet import initialise
 from pixelwise.nn.encoder import Encoder, make_encoder
@@ -144,7 +144,7 @@ class UNetPlusPlus(Nested):
         stride = 2**self.depth
         if self.norm == "batch":
             check_cells(self, images, stride)
-        x = mirror(images, (0, -images.shape[2] % stride, 0, -images.shape[3] % stride))
+        x = mirror(images, (0, lacking(images.shape[2], stride), 0, lacking(images.shape[3], stride)))
         columns = [self.path[0](x)]
         for block in self.path[1 : self.nodes_needed(self.depth) + 1]:
             columns.append(block(F.max_pool2d(columns[-1], 2)))

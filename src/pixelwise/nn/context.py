@@ -12,6 +12,25 @@ from torch.nn import functional as F
 from pixelwise.nn.conv import check_pooled, conv_norm
 
 
+def cell_means(x: Tensor, cells: int) -> Tensor:
+    """[B, C, h, w] -> [B, C, cells, cells] means over cells that share rows and columns where they do not divide.
+
+    While a net is exported they are products with zeros and ones: runtimes have no such pooling for every size.
+    """
+    if not torch.compiler.is_exporting():
+        return F.adaptive_avg_pool2d(x, cells)
+    rows, columns = (_inside(side, cells, x) for side in x.shape[2:])
+    return rows @ x @ columns.T / (rows.sum(1)[:, None] * columns.sum(1))
+
+
+def _inside(side: int, cells: int, like: Tensor) -> Tensor:
+    """[cells, side] 1 where a row or column belongs to a cell, else 0."""
+    cell, at = torch.arange(cells, device=like.device)[:, None], torch.arange(side, device=like.device)
+    first = (cell * side).div(cells, rounding_mode="floor")
+    last = ((cell + 1) * side + cells - 1).div(cells, rounding_mode="floor")
+    return ((at >= first) & (at < last)).to(like.dtype)
+
+
 class ImageMean(nn.Module):
     """[B, C, h, w] -> [B, D, h, w]: the mean of the whole map through a 1x1 convolution, everywhere."""
 
@@ -81,4 +100,4 @@ class PyramidPooling(nn.Module):
     def _means(self, x: Tensor, size: int) -> Tensor:
         if self.windows:
             return F.avg_pool2d(x, [max(1, side // size) for side in x.shape[2:]])
-        return F.adaptive_avg_pool2d(x, size)
+        return cell_means(x, size)

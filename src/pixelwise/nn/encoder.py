@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelwise.errors import ConfigError, nearest
-from pixelwise.nn.encoder_maps import NETS, StagedNet, StridedNet
+from pixelwise.kernels.mirror import lacking
+from pixelwise.nn.encoder_maps import NETS, StagedNet, StridedNet, pad_by_numbers
 
 STRIDES = (8, 16, 32)  # that an encoder can be asked for
 LEAST_LEVELS, LEAST_STRIDE = 3, 16  # below this it is no pyramid
@@ -55,12 +56,12 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> maps [B, channels[i], about H / strides[i], about W / strides[i]]."""
         height, width = images.shape[-2:]
-        below, right = -height % self.multiple, -width % self.multiple
+        below, right = lacking(height, self.multiple), lacking(width, self.multiple)
         maps = self.body(F.pad(images, (0, right, 0, below)) if below or right else images)
         wanted = [maps[i].permute(0, 3, 1, 2) if self.channels_last else maps[i] for i in self.picks]
         if not (below or right):
             return wanted
-        return [m[..., : -(-height // s), : -(-width // s)] for m, s in zip(wanted, self.strides)]
+        return [m[..., : (height + s - 1) // s, : (width + s - 1) // s] for m, s in zip(wanted, self.strides)]
 
 
 def make_encoder(name: str = "resnet50", *, channels: int = 3, pretrained: bool = False, output_stride: int = 32,
@@ -186,7 +187,7 @@ def _build(name: str, channels: int, pretrained: bool, output_stride: int, level
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of renamed models
-            return _create(name, words, levels)
+            return pad_by_numbers(_create(name, words, levels))
     except (TypeError, AssertionError) as error:  # VGG asserts a stride of 32
         if "output_stride" not in str(error) and not (isinstance(error, AssertionError) and output_stride != 32):
             raise

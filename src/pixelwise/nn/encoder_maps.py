@@ -49,6 +49,28 @@ def pad_as_at(net: nn.Module, size: int) -> None:
         size = halved
 
 
+class PaddedPool(nn.AvgPool2d):
+    """Averages over every window of a map that zeros widen to keep its size."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        lost = int(self.kernel_size) - 1  # type: ignore[arg-type]  # a number, see below
+        around = (lost // 2, lost - lost // 2)
+        return super().forward(F.pad(input, (*around, *around)))
+
+
+def pad_by_numbers(net: nn.Module) -> nn.Module:
+    """Lets the unstrided average pools of timm's dilated ResNets pad by numbers that do not depend on the size, in
+    place: timm reckons them at every size, to the same, in ways that exported nets cannot hold. Returns the net."""
+    from timm.layers.pool2d_same import AvgPool2dSame
+
+    for name, pool in list(net.named_modules()):
+        if isinstance(pool, AvgPool2dSame) and pool.stride == (1, 1):
+            parent, _, last = name.rpartition(".")
+            counted = {"count_include_pad": pool.count_include_pad}
+            setattr(net.get_submodule(parent), last, PaddedPool(pool.kernel_size[0], 1, **counted))
+    return net
+
+
 class FeatureInfo:
     """Channels and strides of the maps, asked as those of timm's nets."""
 

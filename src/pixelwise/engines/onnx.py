@@ -1,0 +1,91 @@
+"""ONNX Runtime on CPUs, in float32."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pixelwise.engines._program import Program, quiet
+from pixelwise.engines._runtime import Runtime
+from pixelwise.errors import ConfigError, MissingExtraError
+
+NOTE = "converts the net once, in seconds; then images of any size, without further preparation"
+OPSET = 20  # the least in which torch's operators for grids and norms are whole; readable since ONNX Runtime 1.17
+
+
+def door() -> Any:
+    """The runtime. Raises MissingExtraError where it, or what writes its files, is not installed."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"The engine onnx needs a package that is not installed ({error.name}): pip install 'pixelwise[onnx]'"
+        ) from error
+    return onnxruntime
+
+
+def convert(program: Program) -> Any:
+    """The program as an onnx.ModelProto. Raises ConfigError naming the operator that has no translation."""
+    door()
+    with quiet():
+        try:
+            converted = torch.onnx.export(program.exported, dynamo=True, opset_version=OPSET, verbose=False)
+        except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+            raise ConfigError(f"ONNX cannot hold this net; what stops it: {_stopper(str(error))}") from error
+    assert converted is not None
+    return converted.model_proto
+
+
+def _stopper(message: str) -> str:
+    """The operators that torch's exporter names in its message, or the message's beginning."""
+    named = re.findall(r"target=torch\.ops\.([\w.]+)|op='([\w.:]+)'", message)
+    return ", ".join(sorted({a or b for a, b in named})) or " ".join(message.split())[:300]
+
+
+def session(data: bytes | str) -> Any:
+    """An onnxruntime.InferenceSession of a model's bytes or file, on as many threads as torch has."""
+    runtime = door()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+class ONNX(Runtime):
+    """See `engines.Engine` and `engines._runtime.Runtime`."""
+
+    name = "onnx"
+
+    def build(self, program: Program, precision: str) -> Any:
+        made = session(convert(program).SerializeToString())
+        name = made.get_inputs()[0].name
+
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            found: list[np.ndarray] = made.run(None, {name: images})
+            return found
+
+        return run
+
+
+def obstacle(net: nn.Module, device: torch.device) -> str:
+    if device.type != "cpu":
+        return "ONNX Runtime is used on CPUs"
+    if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")):
+        return "ONNX Runtime is not installed: pip install 'pixelwise[onnx]'"
+    return ""
+
+
+def open(net: nn.Module, *, device: torch.device, precision: str) -> ONNX:
+    if device.type != "cpu":
+        raise ConfigError(f"The engine onnx runs on CPUs here, not on {device}: take device=cpu or another engine.")
+    if precision != "fp32":
+        raise ConfigError(f"The engine onnx has the precision fp32, not {precision}.")
+    door()
+    return ONNX(net, precision)
