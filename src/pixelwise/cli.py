@@ -105,6 +105,13 @@ class Predict:
     """The net itself in float32, whatever is faster."""
     max_pixels: int = 300_000_000
     """Larger images are refused before they are decoded."""
+    map: Literal["auto", "png", "tiff"] = "auto"
+    """Files of the maps of ids; auto: TIFF for GeoTIFF images, whose place on the earth it keeps, else PNG."""
+    tile: int | None = None
+    """Images of more than TILE x TILE pixels are answered by tiles of about that side; by default those that would take
+    too much memory at once."""
+    resume: bool = False
+    """Go on with what an interrupted run of the same words left, also within a large image."""
     save: tuple[str, ...] = ()
     """What to write: classes, instances, panoptic, objects (tables), or one of pixelwise list writers; by default one
     that is usual for the model's task."""
@@ -298,7 +305,8 @@ def _predict(command: Predict) -> int:
         print(f"thresholds  {model.thresholds}")
     with Progress() as progress:
         run = predict_folder(model, command.images, command.out, save=command.save or None, overlay=command.overlay,
-                             confidence=command.confidence, on_image=progress.on_image)  # fmt: skip
+                             confidence=command.confidence, maps=command.map, tile=command.tile,
+                             resume=command.resume, on_image=progress.on_image, on_tile=progress.on_tile)  # fmt: skip
     for member in model.members:
         choice = member.choice
         print(f"computed    by {choice.engine} in {choice.precision} on {choice.device}: {choice.reasons['engine']}")
