@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from itertools import chain
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from pixelwise.core.centers import Centers, Grouping
 from pixelwise.core.outputs import Dense, Queries
 from pixelwise.training.memory import Peak
-from pixelwise.views import View, look
+from pixelwise.views import View, join, look, sights
 
 SIZE = (48, 64)
 TEN = (*(View(mirrored, turns=turns) for turns in range(4) for mirrored in (False, True)), View(scale=0.9),
@@ -98,3 +99,15 @@ def test_no_output_outlives_the_next():
 
     look(Watching(dense, 1), torch.randn(1, 3, *SIZE), TEN)
     assert seen == [0] * 10
+
+
+def test_outputs_that_turn_out_larger_are_reduced_after_all():
+    """A small net begins, so that all seem to fit; those of another net do not."""
+    images = torch.randn(1, 3, *SIZE)
+    small, large = Plain(dense, 8), Plain(dense, 1)
+    seen = chain(sights(small, images, TEN[:2]), sights(large, images, TEN[:3]))
+    joined = join(seen, 5)
+    assert joined.reduced
+    assert small.alive == large.alive == 0
+    every = [*sights(small, images, TEN[:2]), *sights(large, images, TEN[:3])]
+    torch.testing.assert_close(joined.probs(0), sum(view.put(output.probs(0)) for view, output in every) / 5)

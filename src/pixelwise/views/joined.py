@@ -7,20 +7,19 @@ the net's own grids take less than the sums would, they are kept instead and ave
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import singledispatch
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pixelwise.core.centers import Centers, group
+from pixelwise.core.centers import Centers, Grouping, group
 from pixelwise.core.outputs import Candidates, Dense, Frame, Output, Window, components, cut_strips
 from pixelwise.errors import ConfigError
 from pixelwise.kernels.upsample_argmax import largest_of
@@ -35,7 +34,7 @@ def join(seen: Iterable[tuple[View, Output]], count: int) -> Joined:
     """
     joined: Joined | None = None
     for view, output in seen:
-        joined = joined or joining(output)(view, output, count)
+        joined = joined or joining(output).begin(view, output, count)
         joined = joined.add(view, output)
         del output  # before the next is computed
     if joined is None:
@@ -56,21 +55,24 @@ class Joined:
     averaged: tuple[str, ...] = ("probs",)  # see READ
     agreed = True  # whether candidates are joined as such; else they are read off the averaged maps
 
-    def __init__(self, view: View, first: Any, count: int) -> None:
-        """Decides by the first of `count` views' outputs whether they can be kept; adds none."""
-        self.frames: tuple[Frame, ...] = tuple(view.frame(frame) for frame in first.frames)
-        self.activation = getattr(first, "activation", "softmax")
-        self.count = 0
+    def __init__(self, frames: Sequence[Frame], like: Mapping[str, Tensor], activation: str) -> None:
+        """like  for each map that is averaged what an output says of one pixel, [M, 1, 1]"""
+        self.frames, self._like, self.activation = tuple(frames), dict(like), activation
+        self.count, self.reduced = 0, False
+        self._channels = len(like["probs"])
+        pixels = sum(math.prod(frame.original) for frame in frames)
+        self._room = 4 * pixels * sum(map(len, like.values()))  # bytes of the sums
         self._kept: list[tuple[View, Any]] = []
-        self._agreements = [Agreement(frame.original) for frame in self.frames]
-        pixel = {name: READ[name](View(), first, 0, (0, 0, 1, 1)).detach() for name in self.averaged}  # [M, 1, 1] each
-        self._channels = len(pixel["probs"])
-        numbers = sum(map(len, pixel.values())) * sum(math.prod(frame.original) for frame in self.frames)
-        self.reduced = count * held(first) > 4 * numbers
         self._sums: dict[str, list[Tensor]] = {}  # [M, H, W] float32 per image
-        if self.reduced:
-            for name, one in pixel.items():
-                self._sums[name] = [one.new_zeros(len(one), *frame.original) for frame in self.frames]
+        self._agreements = [Agreement(frame.original) for frame in frames]
+
+    @classmethod
+    def begin(cls, view: View, first: Any, count: int) -> Self:
+        """With nothing in it. Decides by the first of `count` views' outputs whether they can be kept."""
+        like = {name: READ[name](View(), first, 0, (0, 0, 1, 1)).detach() for name in cls.averaged}
+        made = cls([view.frame(f) for f in first.frames], like, getattr(first, "activation", "softmax"))
+        made.reduced = count * held(first) > made._room
+        return made
 
     @torch.no_grad()
     def add(self, view: View, output: Any) -> Joined:
@@ -78,23 +80,32 @@ class Joined:
         if type(self) is not Joined and joining(output) is not type(self):
             return self._of_any_kind().add(view, output)
         self.count += 1
-        if not self.reduced:
-            self._kept.append((view, output))
-            return self
-        for i, frame in enumerate(self.frames):
-            for name, sums in self._sums.items():
-                for strip in cut_strips(frame, None, len(sums[i])):
-                    seen = READ[name](view, output, i, view.window(strip, frame.original))
-                    _cut(sums[i], strip).add_(seen.to(sums[i].device))
-            if self.agreed:
-                self._agreements[i].add(_as_the_image_lies(view, output.candidates(i)))
+        self._kept.append((view, output))
+        if self.reduced or sum(held(kept) for _, kept in self._kept) > self._room:  # later ones may be larger
+            self._reduce()
         return self
+
+    def _reduce(self) -> None:
+        """Adds what is kept to the sums, and lets it go."""
+        self.reduced = True
+        if not self._sums:
+            for name, pixel in self._like.items():
+                self._sums[name] = [pixel.new_zeros(len(pixel), *frame.original) for frame in self.frames]
+        while self._kept:
+            view, output = self._kept.pop(0)
+            for i, frame in enumerate(self.frames):
+                for name, sums in self._sums.items():
+                    for strip in cut_strips(frame, None, len(sums[i])):
+                        seen = READ[name](view, output, i, view.window(strip, frame.original))
+                        _cut(sums[i], strip).add_(seen.to(sums[i].device))
+                if self.agreed:
+                    self._agreements[i].add(_as_the_image_lies(view, output.candidates(i)))
 
     def _of_any_kind(self) -> Joined:
         """The same views, ready for outputs of any kind: their candidates are joined from here on."""
-        made = copy.copy(self)
-        made.__class__ = Joined
-        if self.reduced:
+        made = Joined(self.frames, {"probs": self._like["probs"]}, self.activation)
+        made.count, made.reduced, made._kept = self.count, self.reduced, self._kept
+        if self._sums:
             made._sums = {"probs": self._sums["probs"]}
             for i, agreement in enumerate(made._agreements):
                 agreement.add(self.candidates(i), times=self.count)
@@ -143,10 +154,13 @@ class JoinedCenters(Joined):
 
     averaged = ("probs", "heat", "offsets")
     agreed = False
+    grouping: Grouping
 
-    def __init__(self, view: View, first: Centers, count: int) -> None:
-        super().__init__(view, first, count)
-        self.grouping = first.grouping
+    @classmethod
+    def begin(cls, view: View, first: Centers, count: int) -> Self:
+        made = super().begin(view, first, count)
+        made.grouping = first.grouping
+        return made
 
     def heat_map(self, i: int, window: Window | None = None) -> Tensor:
         """[H, W] float32 mean of the views' heat."""
