@@ -190,6 +190,8 @@ class TrainSettings:
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 on GPUs and on CPUs that have bf16 units, else fp32."""
+    exact: bool = False
+    """Everything in float32: the same as --precision fp32."""
     gradient_checkpointing: bool = False
     """Keep fewer activations and compute them again in the backward pass: less memory, more time, the same result."""
     shard: bool = False

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pixelwise.config import TrainSettings, parse_options
 from pixelwise.core.atomic import check_writable
-from pixelwise.core.machine import describe, pick_device, pick_precision
+from pixelwise.core.choice import Wishes, for_training
+from pixelwise.core.machine import describe, here, hold_threads, pick_device
 from pixelwise.core.modelfile import ModelCard, load_weights_into, save_model
 from pixelwise.core.registry import create_model
 from pixelwise.core.sample import Batch
@@ -57,7 +58,11 @@ class Training:
         self.out, self.state = s.out, folder.state_path(s.out)
         self.resumes = s.resume and self.state.exists()
         self.device = pick_device(s.device)
-        self.precision = pick_precision(self.resumed_plan.precision if self.resumed_plan else s.precision, self.device)
+        precision = self.resumed_plan.precision if self.resumed_plan else s.precision
+        wishes = Wishes(str(self.device), precision, workers=s.workers, exact=s.exact)
+        self.choice = for_training(here(), wishes)
+        self.precision = self.choice.precision
+        hold_threads(self.choice.threads)
         self.world = World(self.device, self.precision, shard=s.shard)
         offset = int(checkpoint.read_numbers(self.state)["position"]["log_offset"]) if self.resumes else 0
         self.log = Log(self.out, speaks=self.world.first, tensorboard=s.tensorboard, offset=offset)
@@ -149,7 +154,7 @@ class Training:
             workers = self.resumed_plan.workers if s.workers is None else s.workers
             cache = self.resumed_plan.cache if s.cache == "auto" else s.cache
             return replace(self.resumed_plan, workers=workers, cache=cache, device=str(self.device), said=())
-        plan = plans.make_plan(s, self.dataset, self.stats, len(self.train_records), self.device, self.precision)
+        plan = plans.make_plan(s, self.dataset, self.stats, len(self.train_records), self.choice)
         plan = plans.fit(plan, s, self.net, self.dataset, self.task, self.device, self._trial)
         return replace(plan, batch_size=int(-self.world.most(-plan.batch_size)))
 
@@ -160,6 +165,7 @@ class Training:
     def _say_plan(self) -> None:
         s, plan, size = self.settings, self.plan, self.world.size
         self.log.say(f"machine   {describe(self.device)}; {self.precision}, {size} process{'es' if size > 1 else ''}")
+        self.log.say(f"          precision {self.precision}: {self.choice.reasons['precision']}")
         for line in plan.said:
             self.log.say(f"          {line}")
         length = many(plan.epochs, "epoch") if plan.epochs else f"{plan.minutes:g} minutes"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.config import TrainSettings, parse_options
+from pixelwise.core.choice import Choice
 from pixelwise.core.modelfile import read_card
 from pixelwise.core.registry import create_model, load, split_variant
 from pixelwise.core.sample import Batch, Preprocessing, Sample, collate
@@ -101,11 +101,11 @@ def save_memory(settings: TrainSettings, net: nn.Module, say: Callable[[str], No
         say(f"          gradient checkpointing: {again} computed again in the backward pass")
 
 
-def make_plan(settings: TrainSettings, dataset: DataSet, stats: Statistics, images: int, device: torch.device,
-              precision: str) -> Plan:  # fmt: skip
-    """Fills in what `settings` leaves open; `images` is how many there are to train on."""
+def make_plan(settings: TrainSettings, dataset: DataSet, stats: Statistics, images: int,
+              choice: Choice) -> Plan:  # fmt: skip
+    """Fills in what `settings` leaves open; `images` is how many there are to train on, `choice` suits the machine."""
     said: list[str] = []
-    kind = "cpu" if device.type == "cpu" else "cuda"
+    kind = "cpu" if choice.device == "cpu" else "cuda"
     crop = _crop(settings, stats, kind, said)
     batch = settings.batch_size or min(8 if kind == "cpu" else 16, max(2, images))
     epochs, minutes = settings.epochs, settings.minutes
@@ -115,12 +115,9 @@ def make_plan(settings: TrainSettings, dataset: DataSet, stats: Statistics, imag
     every = settings.evaluate_every
     if every is None and minutes is None:
         every = max(1, math.ceil(50 / max(1, images // batch)))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = settings.workers
-    if workers is None:
-        workers = 0 if cores == 1 else 1 if kind == "cpu" else min(8, cores - 1)
     lr, cache = settings.lr or RATES[settings.optim.name], pick_cache(settings, dataset, stats, images, said)
-    return Plan(crop, batch, epochs, minutes, lr, workers, cache, every, str(device), precision, tuple(said))
+    return Plan(crop, batch, epochs, minutes, lr, choice.workers, cache, every, choice.device, choice.precision,
+                tuple(said))  # fmt: skip
 
 
 def _crop(settings: TrainSettings, stats: Statistics, kind: str, said: list[str]) -> tuple[int, int]:
