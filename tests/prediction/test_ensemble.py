@@ -17,6 +17,7 @@ from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError
 from pixelwise.evaluation import evaluate
 from pixelwise.prediction import load
+from pixelwise.prediction.stitch import segments_by_tiles, tiling_for
 from pixelwise.views import View
 
 IMAGE = np.random.default_rng(2).integers(0, 256, (33, 50, 3), dtype=np.uint8)
@@ -142,3 +143,18 @@ def test_commands_take_further_models(models, other, data, tmp_path, capsys):
     answer = np.asarray(Image.open(tmp_path / "out/classes/0.png"))
     expected = load([models["semantic"], other], "cpu", exact=True)(image).class_map().numpy()
     assert np.array_equal(answer, np.array([7, 24, 23])[expected])
+
+
+def test_tiles_of_an_ensemble_in_all_views_are_the_whole(models, tmp_path):
+    """Both nets have a halo, and the image's sides are multiples of their stride: not a pixel differs."""
+    net, card = load_model(models["semantic"])
+    torch.manual_seed(9)
+    torch.nn.init.normal_(net.head.weight, std=3.0)
+    save_model(tmp_path / "third.safetensors", net, card)
+    together = load([models["semantic"], tmp_path / "third.safetensors"], "cpu", "dihedral", exact=True)
+    image = torch.from_numpy(np.random.default_rng(5).integers(0, 256, (3, 224, 288), dtype=np.uint8))
+    tiling = tiling_for(together, (224, 288), memory=1 << 20)
+    assert tiling.exact
+    assert max(tiling.counts((224, 288))) > 1
+    whole = together.decode(together.forward(image))
+    assert torch.equal(segments_by_tiles(together, image, tiling).ids, whole.ids)

@@ -58,7 +58,7 @@ class Predictor:
     def expect(self, images: int, sizes: int = 1) -> None:
         """Announces so many images, of so many different sizes: where it pays, a faster engine is prepared."""
         for member in self.members:
-            member.engine.expect(images * len(self.views), sizes * len({view.scale for view in self.views}))
+            member.engine.expect(images * len(self.views), sizes * len({(view.scale, view.turns % 2) for view in self.views}))
 
     @overload
     def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Segments]: ...
