@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ import torch
 from pixelwise.core.sample import Sample, image_tensor
 from pixelwise.core.segments import BOX, MASK, Segments
 from pixelwise.data import cache as caches
-from pixelwise.data.cache import Disk
+from pixelwise.data.cache import Disk, Memory
 from pixelwise.data.dataset import DataSet, Record, open_data
 from pixelwise.data.entry import BAND, Damaged, Entry
 from pixelwise.data.io import write_png
@@ -33,7 +34,11 @@ def data(tmp_path: Path) -> DataSet:
     root = tmp_path / "data"
     for i in range(COUNT):
         rng = np.random.default_rng(i)
-        write_png(root / "images" / f"{i}.png", rng.integers(0, 256, (*SIZE, 3), np.uint8))
+        pixels = rng.integers(0, 256, (*SIZE, 3), np.uint8)
+        if i % 2:
+            cv2.imwrite(str(root / "images" / f"{i}.jpg"), pixels)
+        else:
+            write_png(root / "images" / f"{i}.png", pixels)
         write_png(root / "masks" / f"{i}.png", rng.integers(0, 3, SIZE).astype(np.uint8))
     (root / "classes.txt").write_text("0 sky\n1 road\n2 car thing\n")
     return open_data(root)
@@ -117,16 +122,18 @@ def test_every_column_of_a_truth_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_the_same_with_and_without(data: DataSet, tmp_path: Path, workers: int) -> None:
-    def batches(cache: Disk | None) -> list[Any]:
+    def batches(source: Any, cache: Disk | None) -> list[Any]:
         chain = Chain((RandomScale(0.5, 2.0), Flip(), RandomCrop((32, 48), max_class_share=0.5)))
-        load = make_loader(data, records(data), make_task("semantic", data.classes), transform=chain, batch_size=2,
+        load = make_loader(source, records(data), make_task("semantic", data.classes), transform=chain, batch_size=2,
                            shuffle=True, seed=3, workers=workers, cache=cache)  # fmt: skip
         return [batch for _ in range(2) for batch in load]
 
-    for a, b in zip(batches(None), batches(disk(tmp_path)), strict=True):
-        assert a.names == b.names
-        assert torch.equal(a.images, b.images)
-        assert torch.equal(a.ids, b.ids)
+    whole = batches(Counting(data), None)  # reads images whole, where `data` reads the rows of the crop
+    for found in (batches(data, None), batches(data, disk(tmp_path)), batches(data, Memory())):
+        for a, b in zip(found, whole, strict=True):
+            assert a.names == b.names
+            assert torch.equal(a.images, b.images)
+            assert torch.equal(a.ids, b.ids)
     assert len(items(tmp_path / "cache")) == COUNT
 
 

@@ -17,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from pixelwise.errors import DataError
+from pixelwise.kernels.rows import replaced
 
 NOTHING = -1  # known to belong to no segment: counts as a negative
 UNKNOWN = -2  # not known: never counts
@@ -42,7 +43,9 @@ def smallest_int(rows: int) -> torch.dtype:
 
 def look_up(values: Tensor, ids: Tensor) -> Tensor:
     """`values[row]` at each pixel of `ids`; `values` [N+2] ends with those for UNKNOWN and for NOTHING."""
-    # six times faster than an index of int64 on a CPU, and a quarter of its memory
+    if ids.device.type == values.device.type == "cpu":
+        return torch.from_numpy(replaced(ids.numpy(), values.numpy()))
+    # six times faster than an index of int64, and a quarter of its memory
     return values.roll(2).index_select(0, ids.flatten().int() + 2).view(ids.shape)
 
 

@@ -181,9 +181,9 @@ class DataSet:
         told = self.reader.file(record) if isinstance(self.reader, TableReader) else None
         return told or record.semantic or record.instances or record.image
 
-    def read_pixels(self, record: Record) -> np.ndarray:
-        """The image alone, [H, W, C] or [H, W] in the set's channels and dtype."""
-        pixels = read_image(record.image, max_pixels=self.max_pixels, channels=self.channels)
+    def read_pixels(self, record: Record, rows: int | None = None) -> np.ndarray:
+        """The image alone, [H, W, C] or [H, W] in the set's channels and dtype; with `rows` perhaps not all below."""
+        pixels = read_image(record.image, max_pixels=self.max_pixels, channels=self.channels, rows=rows)
         if pixels.dtype == np.uint8 and self.dtype == "uint16":
             return pixels.astype(np.uint16) * np.uint16(257)
         if pixels.dtype != np.dtype(self.dtype):
@@ -202,7 +202,7 @@ class _Files:
         return read_header(self.record.image, max_pixels=self.dataset.max_pixels).size
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        pixels = self.dataset.read_pixels(self.record)[start:stop]
+        pixels = self.dataset.read_pixels(self.record, stop)[start:stop]
         return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
     def truth(self) -> Segments | None:

@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pixelwise.data.jpeg import upper_rows
+from pixelwise.data.scanlines import decode_map
 from pixelwise.errors import ImageError
 
 MAX_PIXELS = 300_000_000  # 17,000 x 17,000; above it a header is taken for a bomb until someone says otherwise
@@ -253,13 +255,16 @@ def _check_png(path: Path, data: bytes) -> None:
     raise ImageError(path, f"is truncated: the PNG ends after {end} bytes without its end mark; copy it again.")
 
 
-def _check_jpeg(path: Path, data: bytes) -> None:
-    """Walks the segments and scans to the end mark; what follows it (a phone's film, say) does not count."""
+def _check_jpeg(path: Path, data: bytes) -> int:
+    """Walks the segments and scans to the end mark; what follows it (a phone's film, say) does not count.
+
+    Returns where the mark begins.
+    """
     at = 2
     while match := JPEG_MARKER.search(data, at):
         kind = data[match.start() + 1]
         if kind == 0xD9:
-            return
+            return match.start()
         at = match.end()
         if kind != 0x01:  # all others but this one say how long they are
             at += int.from_bytes(data[at : at + 2], "big")
@@ -267,18 +272,26 @@ def _check_jpeg(path: Path, data: bytes) -> None:
     raise ImageError(path, reason)
 
 
-def decode(path: Path, data: bytes, image: Image.Image, header: Header) -> np.ndarray:
-    """Stored pixels, unturned: [H, W] or [H, W, C] uint8 or uint16, alpha last where there is one."""
+def decode(path: Path, data: bytes, image: Image.Image, header: Header, *, rows: int | None = None,
+           indices: bool = False) -> np.ndarray:  # fmt: skip
+    """Stored pixels, unturned: [H, W] or [H, W, C] uint8 or uint16, alpha last where there is one.
+
+    rows     so many from the top are enough; there may be more
+    indices  whether a palette's are all that is wanted of `image`: else Pillow loads it, to convert it
+    """
     if getattr(image, "is_animated", False) and header.format not in ("TIFF", "MPO"):
         raise ImageError(path, f"is an animation of {getattr(image, 'n_frames', 2)} pictures; expected one.")
     if header.format == "PNG":
         _check_png(path, data)
         if header.mode == "RGB" and header.dtype == "uint8":  # a third faster than Pillow
             return _opencv(path, data, cv2.IMREAD_COLOR_RGB)
+        if header.mode == "L" or (header.mode == "P" and indices):
+            return _map(path, data, image)
     if header.format in ("JPEG", "MPO"):
-        _check_jpeg(path, data)
+        end = _check_jpeg(path, data)
         if header.mode in ("L", "RGB"):  # twice as fast as Pillow, to the same values
-            return _opencv(path, data, cv2.IMREAD_GRAYSCALE if header.mode == "L" else cv2.IMREAD_COLOR_RGB)
+            upper = None if rows is None else upper_rows(data, end, rows)
+            return _opencv(path, upper or data, cv2.IMREAD_GRAYSCALE if header.mode == "L" else cv2.IMREAD_COLOR_RGB)
     if header.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
         return _pages(path, image)
     if header.dtype == "uint16" and header.mode in ("RGB", "RGBA", "LA"):
@@ -297,6 +310,14 @@ def _opencv(path: Path, data: bytes, flag: int) -> np.ndarray:
     if pixels is None:
         raise ImageError(path, "is damaged: its header is fine but its pixels cannot be decoded; copy it again.")
     return pixels
+
+
+def _map(path: Path, data: bytes, image: Image.Image) -> np.ndarray:
+    try:
+        pixels = decode_map(data)
+    except (ValueError, zlib.error) as error:
+        raise ImageError(path, f"is damaged or truncated ({error}); copy it again.") from None
+    return _load(path, image) if pixels is None else pixels
 
 
 def _load(path: Path, image: Image.Image) -> np.ndarray:

@@ -39,13 +39,16 @@ __all__ = [
 # -- images -----------------------------------------------------------------------------------------------------------
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, channels: int | None = None) -> np.ndarray:
+def read_image(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, channels: int | None = None, rows: int | None = None
+) -> np.ndarray:
     """An image as viewers show it.
 
     EXIF rotation is applied; palettes, CMYK and YCbCr become RGB; 1 bit becomes 0 and 255; alpha is dropped
     (`channels=4` keeps it as a fourth channel); the pages of a grey TIFF are channels; .npy arrays are taken as they
     are.
     channels  wanted: grey is repeated, RGB is never reduced.
+    rows      so many from the top are enough: there may be more, and where that is cheaper there are not all
     Returns [H, W] or [H, W, C], uint8 or uint16. Raises ImageError with the reason: missing, empty, truncated, damaged,
     no image, more than `max_pixels`, float or 32-bit values, another number of channels than asked for.
     """
@@ -54,11 +57,11 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, channels: int 
         array = load_array(path, max_pixels)
         if array.dtype not in (np.uint8, np.uint16):
             raise ImageError(path, f"holds {array.dtype} values; an image must be uint8 or uint16.")
-        return with_channels(path, np.array(array), channels)
+        return with_channels(path, np.array(array[:rows]), channels)
     data, image, header = load_file(path, max_pixels)
     if not CHANNELS.get(header.mode):
         raise ImageError(path, f"has the pixel mode '{header.mode}', which is no 8 or 16 bit image; {ADVICE}")
-    pixels = decode(path, data, image, header)
+    pixels = decode(path, data, image, header, rows=rows if header.turn == 1 else None)
     if header.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
         pixels = np.asarray(image.convert("L" if header.mode == "P" and header.channels == 1 else "RGB"))
     elif header.mode == "1":
@@ -112,7 +115,7 @@ def read_mask(
         raise ImageError(path, f"is a mask of pixel mode '{header.mode}'; expected palette, grey or RGB, as PNG.")
     if header.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
         raise ImageError(path, "is a mask of several pages; expected one.")
-    pixels = upright(decode(path, data, image, header), header.turn)
+    pixels = upright(decode(path, data, image, header, indices=True), header.turn)
     if header.mode in ("LA", "PA"):
         pixels = pixels[..., 0]
     if pixels.ndim == 3:

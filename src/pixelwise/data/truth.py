@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ class Maps:
         assert path is not None
         ids = read_mask(path, self.table.colours or None, max_pixels=self.max_pixels)
         if ids.dtype == np.uint8:
-            labels = np.take(self._small, ids)
+            labels = cv2.LUT(ids, self._small)
         else:
             inside = (ids >= 0) & (ids < 65536)
             labels = np.where(inside, self._lookup[np.where(inside, ids, 0)], self._outside(ids))

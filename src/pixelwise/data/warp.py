@@ -16,6 +16,7 @@ from pixelwise.core.segments import BOX, NOTHING, TAG, UNKNOWN, Segments, smalle
 from pixelwise.data.geometry import Placement, apply, scaling, translation
 from pixelwise.errors import ConfigError
 from pixelwise.kernels.area import Taps, area_means, taps
+from pixelwise.kernels.rows import count, pick, replaced
 
 REDUCE_ABOVE = 1.1  # below this factor bilinear reading sees every source pixel well enough
 MARGIN = 3  # source pixels kept around what the output shows, for the interpolation's neighbours
@@ -96,7 +97,7 @@ def warp_truth(truth: Segments, p: Placement) -> Segments:
 
 def count_rows(ids: np.ndarray, rows: int) -> np.ndarray:
     """[N] pixels that each row owns."""
-    return np.bincount(ids.ravel().astype(np.int64) + 2, minlength=rows + 2)[2:]
+    return count(ids, rows)[2:]
 
 
 def warp_boxes(boxes: np.ndarray, p: Placement) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +165,7 @@ def keep_rows(ids: np.ndarray, kept: np.ndarray, hidden: np.ndarray, columns: di
     rows = torch.from_numpy(np.flatnonzero(kept))
     table = {name: None if value is None else value[rows] for name, value in columns.items()}
     small = np.dtype(str(smallest_int(int(kept.sum()))).removeprefix("torch."))
-    return Segments(torch.from_numpy(lookup.astype(small)[ids]), **table)  # type: ignore[arg-type]
+    return Segments(torch.from_numpy(replaced(ids, lookup.astype(small))), **table)  # type: ignore[arg-type]
 
 
 def warp_ids(ids: np.ndarray, p: Placement, step: int = 1) -> np.ndarray:
@@ -178,8 +179,7 @@ def warp_ids(ids: np.ndarray, p: Placement, step: int = 1) -> np.ndarray:
         columns = np.floor(m[0, 0] * x + m[0, 2]).astype(np.int64)
         rows = np.floor(m[1, 1] * y + m[1, 2]).astype(np.int64)
         outside_x, outside_y = (columns < 0) | (columns >= width), (rows < 0) | (rows >= height)
-        picked = ids[:, rows.clip(0, height - 1)]
-        out = np.take(picked, columns.clip(0, width - 1), axis=2)
+        out = pick(ids, rows.clip(0, height - 1), columns.clip(0, width - 1))
         if outside_y.any():
             out[:, outside_y] = fill[:, :, None]
         if outside_x.any():
