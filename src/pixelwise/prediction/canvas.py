@@ -28,10 +28,10 @@ class Canvas(Protocol):
 
 
 class MemoryCanvas:
-    """A canvas in memory."""
+    """A canvas in memory; `most` as for one on a file."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size, self.rows = size, np.zeros(size, np.int32)
+    def __init__(self, size: tuple[int, int], most: int | None = None) -> None:
+        self.size, self.rows = size, np.zeros(size, _kind(most))
 
     def put(self, top: int, left: int, rows: np.ndarray) -> None:
         self.rows[top : top + rows.shape[0], left : left + rows.shape[1]] = rows
@@ -51,8 +51,7 @@ class ScratchCanvas:
 
     def __init__(self, path: Path, size: tuple[int, int], most: int | None = None) -> None:
         self.path, self.size = path, size
-        kinds = [kind for kind in (np.int8, np.int16) if most is not None and most <= np.iinfo(kind).max]
-        self.dtype = np.dtype(kinds[0] if kinds else np.int32)
+        self.dtype = _kind(most)
         self._bytes = size[0] * size[1] * self.dtype.itemsize
         self._one_at_a_time = threading.Lock()  # a place in the file is sought, then written
         try:
@@ -116,3 +115,9 @@ class ScratchCanvas:
             self._file.close()
         with suppress(OSError):
             self.path.unlink()
+
+
+def _kind(most: int | None) -> np.dtype:
+    """The smallest signed integer type that holds rows up to `most`."""
+    kinds = [kind for kind in (np.int8, np.int16) if most is not None and most <= np.iinfo(kind).max]
+    return np.dtype(kinds[0] if kinds else np.int32)

@@ -112,15 +112,16 @@ def _resumed(joiner: Joiner, start: Mapping[str, np.ndarray], size: tuple[int, i
 _FACTS: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()  # of nets, found out once
 
 
-def tiling_for(predictor: Any, size: tuple[int, int], memory: int = MEMORY) -> Tiling:
+def tiling_for(predictor: Any, size: tuple[int, int], memory: int = MEMORY, side: int | None = None) -> Tiling:
     """The tiling for an image (H, W): exact where the nets have a halo and the views keep to it.
 
     memory  bytes that a tile may take in a net
+    side    pixels a side of tiles; None: as memory allows, or what a net expects that takes images of one size
     """
     task, rules = predictor.task, [member.card.preprocessing.size for member in members_of(predictor)]
+    side = side or min((rule.short for rule in rules if rule is not None), default=None)
     return choose_tiling(size, halo_for(predictor), joins=bool(task.countable.any()), channels=len(task.classes) + 1,
-                         per_pixel=per_pixel(predictor), memory=memory,
-                         side=min((rule.short for rule in rules if rule is not None), default=None))  # fmt: skip
+                         per_pixel=per_pixel(predictor), memory=memory, side=side)  # fmt: skip
 
 
 def members_of(predictor: Any) -> tuple[Any, ...]:
@@ -178,7 +179,8 @@ def segments_by_tiles(predictor: Any, pixels: Tensor, tiling: Tiling | None = No
         top, left, height, width = window
         return pixels[:, top : top + height, left : left + width]
 
-    canvas = MemoryCanvas(size)
+    most = None if predictor.task.countable.any() else len(predictor.task.classes)
+    canvas = MemoryCanvas(size, most)
     table = answer_by_tiles(predictor, read, size, canvas, tiling=tiling)
     ids = torch.empty(1, *size, dtype=smallest_int(len(table.labels)))
     rows = max(1, SMALL // size[1])

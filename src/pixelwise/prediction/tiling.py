@@ -17,7 +17,7 @@ from pixelwise.nn.receptive import Halo
 STRIP = 64  # pixels that both neighbours see rightly where objects are joined, with a halo
 SHARED = 4  # without one, neighbours share a window's side / SHARED where objects are joined
 LARGEST, LEAST = 2048, 128  # pixels a side of windows
-BLENDED = 2  # windows to be blended begin so many to a side (Isensee et al. 2021), where memory allows
+CACHED, ENOUGH = 384, 16  # larger windows than this do not pay: caches hold less of them, when one part in 16 is halo
 
 
 @dataclass(frozen=True)
@@ -111,26 +111,27 @@ def choose_tiling(size: tuple[int, int], halo: Halo | None, *, joins: bool, chan
     channels   maps of probabilities, where they are to be blended
     per_pixel  bytes that the net takes for a pixel of its input
     memory     bytes that it may take; four times as many where a halo needs room
-    side       of the windows where the net expects images of one size; None: as memory allows
-
-    Exact where a halo holds for images of this size and a window of four halos fits.
+    side       of the windows, rounded up as needed; None: as memory allows
+    Exact where a halo holds for images of this size and a window of four halos, or of the side asked for, has room for
+    it. Blended windows begin half a side after each other, as in nnU-Net, or later where the strip that stays open
+    would take more than half of `memory`; objects are joined in a quarter of the side.
     """
     room = int((memory / per_pixel) ** 0.5)
     if halo is not None and (halo.any_size or not any(n % halo.stride for n in size)):
         margin = _up(halo.pixels, halo.stride)
         overlap = 2 * margin + (_up(STRIP, halo.stride) if joins else 0)
-        side = _up(max(min(room, LARGEST), LEAST, 2 * overlap), halo.stride)
-        if side <= max(2 * room, LEAST):
-            return Tiling(side, overlap, margin, halo.stride, exact=True)
+        most = min(room, LARGEST, max(CACHED, ENOUGH * overlap))
+        own = _up(max(most, LEAST, 2 * overlap) if side is None else side, halo.stride)
+        if own > overlap and (side is not None or own <= max(2 * room, LEAST)):
+            return Tiling(own, overlap, margin, halo.stride, exact=True)
     if joins:
-        side = side or _down(max(min(room, LARGEST), 256), 64)
-        overlap = _up(side // SHARED, 16)
-        return Tiling(side, overlap, overlap // 4)
+        own = side or _down(max(min(room, LARGEST), 2 * LEAST), 64)
+        overlap = min(_up(own // SHARED, 4), own - 1)
+        return Tiling(own, overlap, overlap // 4)
     open_rows = memory // 2 // max(1, 2 * channels * size[1])  # of a strip in float16, see `prediction.blending`
     held = int((memory / 4 / (4 * channels)) ** 0.5)  # what is blended of a row of windows: float32
-    side = side or _down(max(min(room, held, LARGEST), 256), 64)
-    overlap = _down(min(side // BLENDED, max(open_rows, side // 8)), 16)
-    return Tiling(side, min(overlap, side // 2), blended=True)
+    own = side or _down(max(min(room, held, LARGEST), 2 * LEAST), 64)
+    return Tiling(own, min(own // 2, max(open_rows, own // 8)), blended=True)
 
 
 def _up(n: int, unit: int) -> int:
