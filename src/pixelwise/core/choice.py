@@ -36,18 +36,16 @@ LEAST_SAVING = 2.0  # and save so many seconds: what is over at once stays as it
 class Way:
     """A faster way to predict than the net itself in float32.
 
-    times     as fast, for an image: measured, see benchmarks/results/engines.md; what a machine really gains is
-              measured there on the first image
-    seconds   of preparation, before the first image of a size
-    packages  that it needs; "C++ compiler" stands for one
-    measured  whether `times` is; else it only says that a try pays
+    times     as fast, for an image: measured on a processor with avx512_bf16, see benchmarks/results/engines.md. It
+              only decides whether a trial is worth its time: what this machine gains is measured in the trial
+    seconds   of preparation, on one core
+    measured  whether `times` is; else it is a guess that the trial puts right
     """
 
     engine: str
     precision: str
     times: float
     seconds: float = 0.0
-    packages: tuple[str, ...] = ()
     measured: bool = True
 
     @property
@@ -55,16 +53,17 @@ class Way:
         return f"{self.engine} {self.precision}"
 
 
+PACKAGES = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 FASTER: dict[str, tuple[Way, ...]] = {  # by the kind of device
     "cpu": (
         Way("eager", "bf16", 1.9),
-        Way("openvino", "fp32", 1.3, 5.0, ("openvino",)),
-        Way("openvino", "bf16", 3.0, 5.0, ("openvino",)),
+        Way("onnx", "fp32", 1.2, 7.0),
+        Way("openvino", "fp32", 1.2, 9.0),
+        Way("openvino", "bf16", 2.4, 9.0),
     ),
     "cuda": (Way("eager", "fp16", 1.5, measured=False), Way("eager", "bf16", 1.4, measured=False)),
 }
-NEEDS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxruntime")}  # engine -> packages, for those asked for by name
-CPU_ONLY = {"openvino"}
+CPU_ONLY = {"openvino", "onnx"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Work:
     """How much there is to do.
 
     images  in all, None where nobody knows
-    sizes   different sizes among them: an engine prepares for each
+    sizes   different sizes among them: some nets become programs for one size each
     """
 
     images: int | None = None
@@ -235,7 +234,7 @@ def _takes(way: Way, net: Net, work: Work) -> float:
     """Seconds until all is done: preparation that is still to come, a trial of two images, and the images."""
     tried = way.name in net.seconds
     images = (work.images or 1) + (0 if tried or way.name in net.agreement else 2)
-    return (work.sizes - tried) * way.seconds + images * _each(way, net)
+    return (0.0 if tried else way.seconds) + images * _each(way, net)
 
 
 def _time(seconds: float) -> str:
@@ -247,7 +246,7 @@ def _time(seconds: float) -> str:
 def _possible(machine: Machine, way: Way, kind: str) -> bool:
     if way.precision == "bf16" and not machine.bf16_units(kind):
         return False
-    return all(package in machine.packages for package in way.packages)
+    return all(package in machine.packages for package in PACKAGES.get(way.engine, ()))
 
 
 def _failed(way: Way, net: Net, least: float) -> str:
@@ -295,7 +294,7 @@ def _check_precision(precision: str, kind: str) -> None:
 def _check_engine(machine: Machine, engine: str, kind: str) -> None:
     if engine in CPU_ONLY and kind != "cpu":
         raise ConfigError(f"The engine {engine} runs on CPUs here, and the device is {kind}: use device=cpu.")
-    lacking = [package for package in NEEDS.get(engine, ()) if package not in machine.packages]
+    lacking = [package for package in PACKAGES.get(engine, ()) if package not in machine.packages]
     if lacking:
         raise ConfigError(f"The engine {engine} needs {' and '.join(lacking)}: pip install 'pixelwise[{engine}]'.")
 

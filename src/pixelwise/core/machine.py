@@ -25,7 +25,7 @@ from pixelwise.errors import ConfigError
 PROCESSOR = "proc/cpuinfo"
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # what decides how fast a processor multiplies matrices
 BF16_UNITS = {"avx512_bf16", "amx_bf16"}
-PACKAGES = ("torch", "numba", "triton", "onnxruntime", "openvino")  # those that compute
+PACKAGES = ("torch", "numba", "triton", "onnx", "onnxscript", "onnxruntime", "openvino")  # for what computes
 COMPILERS = ("g++", "c++", "clang++", "cl")  # torch.compile needs one for CPUs
 
 

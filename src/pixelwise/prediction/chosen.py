@@ -20,9 +20,10 @@ from pixelwise.core.choice import FASTER, FEW, NO_WISHES, REFERENCE, Choice, Net
 from pixelwise.core.machine import Machine, here, hold_threads
 from pixelwise.core.outputs import Frame, Output
 from pixelwise.engines import Engine, least_size, open_engine
-from pixelwise.errors import PixelwiseError
+from pixelwise.errors import ConfigError, PixelwiseError
 
 TRIED_AT = 2  # the image that is timed: the first one warms up
+MOST_SIZES = 4  # for which an engine that prepares for each size is taken
 
 
 class ChosenEngine:
@@ -83,6 +84,8 @@ class ChosenEngine:
         try:
             opened = self._open.get(name) or open_engine(engine, self.net, device=self.device, precision=precision)
             self._open[name] = opened
+            if not getattr(opened, "any_size", True) and self.work.sizes > MOST_SIZES:
+                raise ConfigError(f"it would prepare for each of about {self.work.sizes} sizes of images.")
             if name != self.choice.name:  # what runs already is warm
                 opened(images, frames)
             self._wait()
