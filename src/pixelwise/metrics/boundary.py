@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from pixelwise.core.segments import Segments
 from pixelwise.errors import ConfigError, DataError
 from pixelwise.metrics.histogram import divide, nan_mean
-from pixelwise.metrics.overlap import VOID, label_codes, look_up
+from pixelwise.metrics.overlap import VOID, look_up, read_labels, refuse_strange
 
 
 def label_maps(
@@ -26,15 +26,17 @@ def label_maps(
     Each side is Segments or labels [H, W] or [B, H, W]. Raises DataError for unequal shapes and ids that are no class.
     """
     void = None if isinstance(truth, Segments) else ignore_index
-    called, meaning_called = label_codes(prediction, num_classes, void, "prediction")
-    true, meaning_true = label_codes(truth, num_classes, void, "truth")
-    if called.shape != true.shape or called.ndim not in (2, 3):
+    called = read_labels(prediction, num_classes, void, "prediction")
+    true = read_labels(truth, num_classes, void, "truth")
+    refuse_strange(true, num_classes, void)
+    shapes = list(called.codes.values.shape), list(true.codes.values.shape)
+    if shapes[0] != shapes[1] or len(shapes[0]) not in (2, 3):
         raise DataError(
-            f"The prediction is {list(called.shape)}, the truth {list(true.shape)}; "
+            f"The prediction is {shapes[0]}, the truth {shapes[1]}; "
             "expected two maps [H, W], or [B, H, W], of one size."
         )
-    left = look_up(np.where(meaning_called < 0, num_classes, meaning_called), called).cpu().numpy()
-    right = look_up(meaning_true, true).cpu().numpy()
+    left = look_up(np.where(called.meaning < 0, num_classes, called.meaning), called.codes).cpu().numpy()
+    right = look_up(true.meaning, true.codes).cpu().numpy()
     return [(left, right)] if left.ndim == 2 else list(zip(left, right))
 
 

@@ -1,4 +1,4 @@
-"""Joint histograms of two maps: every metric of regions here is read from how often id a meets id b.
+"""What joint histograms are made of: every metric of regions here is read from how often id a meets id b.
 
 No metric holds one mask per class or segment: N segments against M cost one pass and the pairs that meet.
 """
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pixelwise.core.segments import UNKNOWN, Segments
 from pixelwise.errors import DataError
+from pixelwise.kernels.joint import Codes
 
 MARKS = 2  # UNKNOWN and NOTHING stand before the rows in a histogram of rows: code = row + MARKS
-DENSE = 1 << 22  # a table of more cells is counted by sorting the pairs that occur
 
 
 def as_integers(values: Any, what: str) -> Tensor:
@@ -37,32 +37,14 @@ def as_integers(values: Any, what: str) -> Tensor:
     return values.to(torch.int64) if values.dtype in (torch.uint32, torch.uint64) else values
 
 
-def joint(a: Tensor, count_a: int, b: Tensor, count_b: int) -> np.ndarray:
-    """[count_a, count_b] int64: at how many places a holds i while b holds j. a is in 0..count_a-1, b likewise."""
-    index = _pair(a, b, count_a, count_b)
-    return torch.bincount(index, minlength=count_a * count_b).reshape(count_a, count_b).cpu().numpy()
+def row_codes(segments: Segments) -> Codes:
+    """The map [H, W] of what shows: code 0 UNKNOWN, 1 NOTHING, else MARKS + the row."""
+    return layer_codes(segments.row_map(), len(segments))
 
 
-def pairs(a: Tensor, count_a: int, b: Tensor, count_b: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """i, j and their count, each [P] int64, for the pairs that occur, in rising order."""
-    if count_a * count_b <= DENSE:
-        table = joint(a, count_a, b, count_b)
-        i, j = np.nonzero(table)
-        return i, j, table[i, j]
-    found, counts = torch.unique(_pair(a, b, count_a, count_b), return_counts=True)
-    i, j = np.divmod(found.cpu().numpy(), count_b)
-    return i, j, counts.cpu().numpy()
-
-
-def _pair(a: Tensor, b: Tensor, count_a: int, count_b: int) -> Tensor:
-    kind = torch.int32 if count_a * count_b < 2**31 else torch.int64
-    return (a.to(kind, copy=True).mul_(count_b)).add_(b.to(a.device)).flatten()
-
-
-def row_codes(segments: Segments) -> Tensor:
-    """[H, W] int16 or int32: 0 UNKNOWN, 1 NOTHING, else MARKS + the row that shows."""
-    fits = len(segments) < 2**15 - MARKS  # half the memory to go through
-    return segments.row_map().to(torch.int16 if fits else torch.int32) - UNKNOWN
+def layer_codes(layer: Tensor, rows: int) -> Codes:
+    """A layer [H, W] of so many rows, coded likewise."""
+    return Codes(layer, UNKNOWN, rows + MARKS)
 
 
 def check_size(prediction: Segments, truth: Segments) -> None:

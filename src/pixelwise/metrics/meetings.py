@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixelwise.core.segments import UNKNOWN, Segments
-from pixelwise.metrics.histogram import MARKS, check_size, checked_labels, pairs
+from pixelwise.core.segments import Segments
+from pixelwise.kernels.joint import Codes, joint, pairs
+from pixelwise.metrics.histogram import MARKS, check_size, checked_labels, layer_codes
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def _meetings(prediction: Segments, truth: Segments) -> tuple[np.ndarray, np.nda
     met = []
     void = np.zeros(m)
     for layer in prediction.ids.to(truth.ids.device):
-        predicted = layer.int() + MARKS
-        void += np.bincount(predicted[unknown].cpu().numpy(), minlength=m + MARKS)[MARKS:]
-        met += [pairs(own.int() - UNKNOWN, n + MARKS, predicted, m + MARKS) for own in truth.ids]
+        predicted = layer_codes(layer, m)
+        void += joint(Codes(unknown, 0, 2), predicted)[1, MARKS:]
+        met += [pairs(layer_codes(own, n), predicted) for own in truth.ids]
     t, p, shared = (np.concatenate(column) for column in zip(*met))
     rows = (t >= MARKS) & (p >= MARKS)  # a row lives in one layer, so each pair of rows comes once
     return t[rows] - MARKS, p[rows] - MARKS, shared[rows], void

@@ -9,7 +9,7 @@ class predicted there is a false alarm of that class. Where segments overlap the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pixelwise.core.segments import Segments
 from pixelwise.errors import ConfigError, DataError
-from pixelwise.metrics.histogram import as_integers, checked_labels, divide, joint, nan_mean, row_codes
+from pixelwise.kernels.joint import Codes, joint
+from pixelwise.metrics.histogram import as_integers, checked_labels, divide, nan_mean, row_codes
 
 DIRECT = 1 << 18  # ids are counted as they are while both sides together need no more cells than this
 VOID, STRANGE = -1, -2  # what a code can mean besides a class 0..K-1 and K, nothing
@@ -50,18 +51,19 @@ class ConfusionMatrix:
         `index` is taken because all metrics are called alike; sums do not depend on the order. Raises DataError when
         the shapes differ, or when the truth holds an id that is neither a class nor `ignore_index`.
         """
-        void = None if isinstance(truth, Segments) else self.ignore_index
-        called, meaning_called = label_codes(prediction, self.num_classes, void, "prediction")
-        true, meaning_true = label_codes(truth, self.num_classes, void, "truth")
-        if called.shape != true.shape:
-            raise DataError(f"The prediction is {list(called.shape)}, the truth {list(true.shape)}: not one size.")
-        k = self.num_classes
-        columns = np.where(meaning_called < 0, k, meaning_called)
-        rows = np.where(meaning_true < 0, k + 1, meaning_true)
+        k, void = self.num_classes, None if isinstance(truth, Segments) else self.ignore_index
+        called, true = read_labels(prediction, k, void, "prediction"), read_labels(truth, k, void, "truth")
+        if called.codes.values.shape != true.codes.values.shape:
+            shapes = list(called.codes.values.shape), list(true.codes.values.shape)
+            raise DataError(f"The prediction is {shapes[0]}, the truth {shapes[1]}: not one size.")
+        columns, rows = np.where(called.meaning < 0, k, called.meaning), np.where(true.meaning < 0, k + 1, true.meaning)
         if len(rows) * len(columns) > DIRECT:
-            true, rows = look_up(rows, true), np.arange(k + 2)
-            called, columns = look_up(columns, called), np.arange(k + 1)
-        table = joint(true, len(rows), called, len(columns))
+            refuse_strange(true, k, void)
+            table = joint(Codes(look_up(rows, true.codes), 0, k + 2), Codes(look_up(columns, called.codes), 0, k + 1))
+            rows, columns = np.arange(k + 2), np.arange(k + 1)
+        else:
+            table = joint(true.codes, called.codes)
+            refuse_strange(true, k, void, table.sum(1))
         seen = np.nonzero(table)
         counts = np.zeros((k + 2, k + 1), np.int64)
         np.add.at(counts, (rows[seen[0]], columns[seen[1]]), table[seen])
@@ -97,52 +99,60 @@ class ConfusionMatrix:
         }
 
 
-def label_codes(side: Any, num_classes: int, void: int | None, what: str) -> tuple[Tensor, np.ndarray]:
-    """A map of codes from 0, and what each code means: 0..K-1 a class, K nothing, below 0 void.
+class Labels(NamedTuple):
+    """A map, and what each of its codes means: 0..K-1 a class, K nothing, VOID, or STRANGE, an id that is no class.
 
-    `side` is Segments or a map of labels, `void` the label that is none. A code may also mean STRANGE, an id that is no
-    class; where `what` is "truth" and such an id occurs, DataError is raised.
+    ids [codes] is what each code is called on the outside; None where that is a row of Segments.
     """
+
+    codes: Codes
+    meaning: np.ndarray
+    ids: np.ndarray | None
+
+
+def read_labels(side: Any, num_classes: int, void: int | None, what: str) -> Labels:
+    """`side` is Segments or a map of labels, `void` the label that is none, `what` its name in an error's message."""
     k = num_classes
     if isinstance(side, Segments):
         labels = checked_labels(side, k, what)
         if void is not None:
             labels = np.where(labels == void, VOID, labels)
-        return row_codes(side), np.concatenate([[VOID, k], labels])
+        return Labels(row_codes(side), np.concatenate([[VOID, k], labels]), None)
     codes, ids = _compact(as_integers(side, what))
     meaning = np.where((ids >= 0) & (ids < k), ids, STRANGE)
     if void is not None:
         meaning = np.where(ids == void, VOID, meaning)
-    if what == "truth":
-        _refuse(codes, ids, meaning, f"0..{k - 1}" + ("" if void is None else f" or the void id {void}"))
-    return codes, meaning
+    return Labels(codes, meaning, ids)
 
 
-def _refuse(codes: Tensor, ids: np.ndarray, meaning: np.ndarray, expected: str) -> None:
-    strange = meaning == STRANGE
-    if not strange.any():
+def refuse_strange(labels: Labels, num_classes: int, void: int | None, found: np.ndarray | None = None) -> None:
+    """Raises DataError for a truth that holds ids that are no class. `found` [codes] pixels of each, where known."""
+    if labels.ids is None or not (labels.meaning == STRANGE).any():
         return
-    found = torch.bincount(codes.flatten(), minlength=len(ids)).cpu().numpy()
-    held = np.flatnonzero(strange & (found > 0))
+    if found is None:
+        found = joint(labels.codes, Codes(torch.zeros_like(labels.codes.values, dtype=torch.uint8), 0, 1))[:, 0]
+    held = np.flatnonzero((labels.meaning == STRANGE) & (found > 0))
     if len(held):
-        named = ", ".join(f"{ids[c]} ({found[c]} pixels)" for c in held[:5])
+        named = ", ".join(f"{labels.ids[c]} ({found[c]} pixels)" for c in held[:5])
+        expected = f"0..{num_classes - 1}" + ("" if void is None else f" or the void id {void}")
         raise DataError(
             f"The truth holds {len(held)} ids that are no class: {named}; expected {expected}. "
             "Map the ids on disk to labels, or say which id is void."
         )
 
 
-def _compact(values: Tensor) -> tuple[Tensor, np.ndarray]:
-    """Codes from 0, and the id that each code stands for."""
+def _compact(values: Tensor) -> tuple[Codes, np.ndarray]:
+    """The map as codes, and the id that each code stands for."""
     if values.dtype == torch.uint8:
-        return values, np.arange(256)
-    low, high = (int(values.min()), int(values.max())) if values.numel() else (0, 0)
+        return Codes(values, 0, 256), np.arange(256)
+    low, high = (int(side) for side in values.aminmax()) if values.numel() else (0, 0)
     if high - low < 1 << 16:
-        return (values.to(torch.int64) - low).to(torch.int32), np.arange(low, high + 1)
+        return Codes(values, low, high - low + 1), np.arange(low, high + 1)
     ids, codes = torch.unique(values, return_inverse=True)
-    return codes, ids.cpu().numpy()
+    return Codes(codes, 0, len(ids)), ids.cpu().numpy()
 
 
-def look_up(meaning: np.ndarray, codes: Tensor) -> Tensor:
-    """The meaning of each code, in the shape of `codes`, int32."""
-    return torch.from_numpy(meaning.astype(np.int32)).to(codes.device)[codes.long()]
+def look_up(meaning: np.ndarray, codes: Codes) -> Tensor:
+    """The meaning of each code, in the shape of the map, int32."""
+    table = torch.from_numpy(meaning.astype(np.int32)).to(codes.values.device)
+    return table.index_select(0, codes.values.reshape(-1).long() - codes.low).view(codes.values.shape)

@@ -21,7 +21,8 @@ import numpy as np
 from pixelwise.core.classes import Classes
 from pixelwise.core.segments import Segments
 from pixelwise.errors import ConfigError
-from pixelwise.metrics.histogram import MARKS, check_size, checked_labels, divide, nan_mean, pairs, row_codes
+from pixelwise.kernels.joint import pairs
+from pixelwise.metrics.histogram import MARKS, check_size, checked_labels, divide, nan_mean, row_codes
 
 UNIT = 2.0**53  # an IoU above one half is a whole number of 2^-53: as integers they add up alike in any order
 
@@ -113,7 +114,7 @@ def judge(prediction: Segments, truth: Segments, num_classes: int) -> Judgement:
     p_label = checked_labels(prediction, num_classes, "prediction")
     t_label = checked_labels(truth, num_classes, "truth")
     n, m = len(truth), len(prediction)
-    t, p, shared = pairs(row_codes(truth), n + MARKS, row_codes(prediction), m + MARKS)
+    t, p, shared = pairs(row_codes(truth), row_codes(prediction))
     t_area = np.bincount(t, shared, n + MARKS)[MARKS:]  # sums in float64: exact, and fit to divide
     p_area = np.bincount(p, shared, m + MARKS)[MARKS:]
     void = np.bincount(p[t == 0], shared[t == 0], m + MARKS)[MARKS:]
