@@ -92,7 +92,7 @@ def _cells(left: np.ndarray, weight: np.ndarray, beyond: np.ndarray, grid: int, 
 
 
 @compiled
-def make_room(width, first, pixels):
+def make_room(width: int, first: int, pixels: int) -> Room:
     """For a grid of `width` columns, `first` numbers in `Geometry.first`, and rows of so many pixels."""
     lanes, sums = -(-(width + 1) // LANES) * LANES, (AT_ONCE, 4 * first)
     return Room(

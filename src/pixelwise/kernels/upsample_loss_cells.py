@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pixelwise.kernels.compiled import compiled, reordered
+from pixelwise.kernels.compiled import compiled, fused, reordered
 from pixelwise.kernels.exponential import exp
+from pixelwise.kernels.upsample_geometry import Geometry, Room
 from pixelwise.kernels.upsample_loss_rows import add_point, row_of
 
 LOST = np.float32(1e-18)  # a sum of exponentials so small may have lost some that matter
@@ -29,8 +30,24 @@ SURE = np.float32(1e-3)  # from here on the log of a quotient keeps more digits 
 ONE, ZERO = np.float32(1), np.float32(0)
 
 
+@fused
+def between(first: np.float32, second: np.float32, share: np.float32) -> np.float32:
+    return first + (second - first) * share
+
+
+@fused
+def start_of(first: np.float32, second: np.float32, share: np.float32, top: np.float32) -> np.float32:
+    """exp(logit - top) of the first pixel of a four. Wherever it is computed again it is the same number."""
+    return exp((first - top) + (second - first) * share)
+
+
+@fused
+def ratio_of(first: np.float32, second: np.float32, step: np.float32) -> np.float32:
+    return exp((second - first) * step)
+
+
 @reordered
-def load(row, out):
+def load(row: np.ndarray, out: np.ndarray) -> None:
     """Writes a grid row [w] as the ends of cells: the first and the last one are flat, for pixels beyond the grid."""
     width = len(row)
     out[0] = row[0]
@@ -41,7 +58,7 @@ def load(row, out):
 
 
 @reordered
-def references(grid, lay, room, y):
+def references(grid: np.ndarray, lay: Geometry, room: Room, y: int) -> bool:
     """Writes `top`; says whether every line of every class in row y's band is finite and not too steep."""
     width, ends, top = grid.shape[2], room.ends, room.top
     for c in range(len(ends)):
@@ -63,16 +80,18 @@ def references(grid, lay, room, y):
 
 
 @reordered
-def mix(above, below, share, step, values, ratios):
+def mix(above: np.ndarray, below: np.ndarray, share: np.float32, step: np.float32, values: np.ndarray,
+        ratios: np.ndarray) -> None:  # fmt: skip
     """Values of a row of pixels at the cells' ends and the ratio of neighbouring pixels' exponentials, [C]."""
     for c in range(len(values)):
-        values[c] = above[c] + (below[c] - above[c]) * share
+        values[c] = between(above[c], below[c], share)
     for c in range(len(ratios)):
-        ratios[c] = exp((values[c + 1] - values[c]) * step)
+        ratios[c] = ratio_of(values[c], values[c + 1], step)
 
 
 @reordered
-def add_exponentials(values, ratios, top, first, factor, sums):
+def add_exponentials(values: np.ndarray, ratios: np.ndarray, top: np.ndarray, first: np.ndarray, factor: np.float32,
+                     sums: np.ndarray) -> None:  # fmt: skip
     """Adds factor * exp(logit - top) of each pixel to `sums`."""
     lanes = len(top)
     fours = len(first) // lanes
@@ -80,8 +99,8 @@ def add_exponentials(values, ratios, top, first, factor, sums):
         for q in range(fours):
             at, c0, f0 = (block * fours + q) * 64, block * 16, q * lanes + block * 16
             for j in range(16):
-                a, r = values[c0 + j], ratios[c0 + j]
-                e0 = factor * exp(a + (values[c0 + j + 1] - a) * first[f0 + j] - top[c0 + j])
+                r = ratios[c0 + j]
+                e0 = factor * start_of(values[c0 + j], values[c0 + j + 1], first[f0 + j], top[c0 + j])
                 e1 = e0 * r
                 e2 = e1 * r
                 e3 = e2 * r
@@ -93,7 +112,8 @@ def add_exponentials(values, ratios, top, first, factor, sums):
 
 
 @reordered
-def add_masses(values, ratios, top, first, shares, masses):
+def add_masses(values: np.ndarray, ratios: np.ndarray, top: np.ndarray, first: np.ndarray, shares: np.ndarray,
+               masses: np.ndarray) -> None:  # fmt: skip
     """Adds each cell's sum of share * exp(logit - top) over its pixels to `masses` [C]."""
     lanes = len(top)
     fours = len(first) // lanes
@@ -101,14 +121,16 @@ def add_masses(values, ratios, top, first, shares, masses):
         for q in range(fours):
             at, c0, f0 = (block * fours + q) * 64, block * 16, q * lanes + block * 16
             for j in range(16):
-                a, r = values[c0 + j], ratios[c0 + j]
-                e = exp(a + (values[c0 + j + 1] - a) * first[f0 + j] - top[c0 + j])
+                r = ratios[c0 + j]
+                e = start_of(values[c0 + j], values[c0 + j + 1], first[f0 + j], top[c0 + j])
                 inner = shares[at + 32 + j] + r * shares[at + 48 + j]
                 masses[c0 + j] += e * (shares[at + j] + r * (shares[at + 16 + j] + r * inner))
 
 
 @reordered
-def add_slopes(values, ratios, top, first, step, share, own, shares, common, slopes):
+def add_slopes(values: np.ndarray, ratios: np.ndarray, top: np.ndarray, first: np.ndarray, step: np.float32,
+               share: np.float32, own: np.float32, shares: np.ndarray, common: np.ndarray,
+               slopes: np.ndarray) -> None:  # fmt: skip
     """Adds the gradient that pixels' coefficients * exp(logit - top) have, to the cells' lines.
 
     A pixel's coefficient is own * shares + common. `slopes` [blocks, 4, 16]: by value and by difference of the ends, on
@@ -121,8 +143,8 @@ def add_slopes(values, ratios, top, first, step, share, own, shares, common, slo
             at, c0, f0 = (block * fours + q) * 64, block * 16, q * lanes + block * 16
             to = block * 64
             for j in range(16):
-                a, r, w = values[c0 + j], ratios[c0 + j], first[f0 + j]
-                e0 = exp(a + (values[c0 + j + 1] - a) * w - top[c0 + j])
+                r, w = ratios[c0 + j], first[f0 + j]
+                e0 = start_of(values[c0 + j], values[c0 + j + 1], w, top[c0 + j])
                 e1 = e0 * r
                 e2 = e1 * r
                 e0 *= own * shares[at + j] + common[at + j]
@@ -139,7 +161,7 @@ def add_slopes(values, ratios, top, first, step, share, own, shares, common, slo
 
 
 @reordered
-def spread(slopes, half, ends, row):
+def spread(slopes: np.ndarray, half: int, ends: np.ndarray, row: np.ndarray) -> None:
     """Adds the gradient by cells, of the upper grid row (half 0) or the lower one (32), to that row [w]."""
     width = len(row)
     for c in range(len(ends)):
@@ -157,13 +179,14 @@ def spread(slopes, half, ends, row):
 
 
 @compiled
-def _load(maps, lay, room, y):
+def _load(maps: np.ndarray, lay: Geometry, room: Room, y: int) -> None:
     load(maps[lay.upper[y]], room.above)
     load(maps[lay.lower[y]], room.below)
 
 
 @compiled
-def forward(grid, lay, room, y, until, labels, log_p, sums, lse, mass, own):
+def forward(grid: np.ndarray, lay: Geometry, room: Room, y: int, until: int, labels: np.ndarray, log_p: np.ndarray,
+            sums: np.ndarray, lse: np.ndarray, mass: np.ndarray, own: np.ndarray) -> bool:  # fmt: skip
     """Rows y..until of one image; False, and nothing written, where digits could be lost."""
     room.sums[:] = 0
     for k in range(len(grid)):
@@ -191,7 +214,8 @@ def forward(grid, lay, room, y, until, labels, log_p, sums, lse, mass, own):
 
 
 @compiled
-def _read_pixels(grid, labels, lay, room, y, nth, log_p, sums, lse, own):
+def _read_pixels(grid: np.ndarray, labels: np.ndarray, lay: Geometry, room: Room, y: int, nth: int, log_p: np.ndarray,
+                 sums: np.ndarray, lse: np.ndarray, own: np.ndarray) -> None:  # fmt: skip
     """From the sums of a row of pixels to what is asked for of each; `shares` are made ready for `predicted`."""
     u, d, share, last = lay.upper[y], lay.lower[y], lay.share[y], grid.shape[2] - 1
     for x in range(len(labels)):
@@ -202,13 +226,13 @@ def _read_pixels(grid, labels, lay, room, y, nth, log_p, sums, lse, own):
                 lse[x] = 0
             continue
         first, second, total = max(c - 1, 0), min(c, last), room.sums[nth, at]
-        a = grid[k, u, first] + (grid[k, d, first] - grid[k, u, first]) * share
-        line = grid[k, u, second] + (grid[k, d, second] - grid[k, u, second]) * share - a
-        e, ratio = exp(a + line * lay.origin[x] - room.top[c]), exp(line * lay.step)
+        a = between(grid[k, u, first], grid[k, d, first], share)
+        b = between(grid[k, u, second], grid[k, d, second], share)
+        e, ratio = start_of(a, b, lay.origin[x], room.top[c]), ratio_of(a, b, lay.step)
         for _ in range(lay.nth[x]):
             e *= ratio
         p, log_total = e / total, np.log(total)
-        log_p[x] = min(np.log(p), ZERO) if p > SURE else a + line * lay.weight[x] - room.top[c] - log_total
+        log_p[x] = min(np.log(p), ZERO) if p > SURE else between(a, b, lay.weight[x]) - room.top[c] - log_total
         sums[x] = total
         if len(lse):
             lse[x] = room.top[c] + log_total
@@ -218,7 +242,9 @@ def _read_pixels(grid, labels, lay, room, y, nth, log_p, sums, lse, own):
 
 
 @compiled
-def backward(grid, lay, room, y, until, labels, log_p, sums, slopes, factors, out):
+def backward(grid: np.ndarray, lay: Geometry, room: Room, y: int, until: int, labels: np.ndarray, log_p: np.ndarray,
+             sums: np.ndarray, slopes: tuple[np.ndarray, np.ndarray], factors: tuple[np.ndarray, np.ndarray],
+             out: np.ndarray) -> None:  # fmt: skip
     """Adds the gradient of rows y..until of one image to `out` [K, h, w]."""
     by_predicted, _ = factors
     room.sums[:] = 0
@@ -248,7 +274,9 @@ def backward(grid, lay, room, y, until, labels, log_p, sums, slopes, factors, ou
 
 
 @compiled
-def _weigh_pixels(labels, lay, room, y, nth, log_p, sums, slopes, factors, out):
+def _weigh_pixels(labels: np.ndarray, lay: Geometry, room: Room, y: int, nth: int, log_p: np.ndarray,
+                  sums: np.ndarray, slopes: tuple[np.ndarray, np.ndarray], factors: tuple[np.ndarray, np.ndarray],
+                  out: np.ndarray) -> bool:  # fmt: skip
     """Writes the coefficients of a row of pixels, and adds the gradient at their own labels; whether any is not 0."""
     (by_log_p, by_lse), by_true, some = slopes, factors[1], False
     for x in range(len(labels)):

@@ -61,7 +61,9 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 @compiled
-def forward_bands(grid, labels, lay, same, log_p, sums, lse, predicted, true, start, stop):
+def forward_bands(grid: np.ndarray, labels: np.ndarray, lay: Geometry, same: bool, log_p: np.ndarray,
+                  sums: np.ndarray, lse: np.ndarray, predicted: np.ndarray, true: np.ndarray, start: int,
+                  stop: int) -> None:  # fmt: skip
     """Units start..stop of (band, image), images running fastest."""
     images, width, room = len(grid), grid.shape[3], make_room(grid.shape[3], len(lay.first), labels.shape[2])
     for unit in range(start, stop):
@@ -80,7 +82,9 @@ def forward_bands(grid, labels, lay, same, log_p, sums, lse, predicted, true, st
 
 
 @compiled
-def backward_bands(grid, labels, lay, same, log_p, sums, by_log_p, by_lse, by_predicted, by_true, out, start, stop):
+def backward_bands(grid: np.ndarray, labels: np.ndarray, lay: Geometry, same: bool, log_p: np.ndarray,
+                   sums: np.ndarray, by_log_p: np.ndarray, by_lse: np.ndarray, by_predicted: np.ndarray,
+                   by_true: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:  # fmt: skip
     """Adds the gradient of units start..stop to `out` [B, K, h, w]; where the grid is the labels' size, writes it."""
     images, room = len(grid), make_room(grid.shape[3], len(lay.first), labels.shape[2])
     none = np.zeros((0, 1), np.float32)
@@ -103,7 +107,7 @@ def backward_bands(grid, labels, lay, same, log_p, sums, by_log_p, by_lse, by_pr
 
 
 @compiled
-def _kind(sums):
+def _kind(sums: np.ndarray) -> int:
     """1 for rows that were read by cells, -1 for rows that were not, 0 where all is void."""
     for y in range(len(sums)):
         for x in range(sums.shape[1]):

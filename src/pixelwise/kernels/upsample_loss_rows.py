@@ -10,52 +10,54 @@ import numpy as np
 
 from pixelwise.kernels.compiled import compiled, reordered
 from pixelwise.kernels.exponential import exp
+from pixelwise.kernels.upsample_geometry import Geometry, Room
 
 ONE, ZERO = np.float32(1), np.float32(0)
 
 
 @compiled
-def row_of(maps, y):
+def row_of(maps: np.ndarray, y: int) -> np.ndarray:
     """A row of maps [H, W], or nothing of those that nobody asked for, [0, W]."""
     return maps[y] if len(maps) else maps[:, 0]
 
 
 @compiled
-def blend(first, second, share):
+def blend(first: np.float32, second: np.float32, share: np.float32) -> np.float32:
     """Between two logits; the second is not looked at where it has no share, be it infinite."""
-    return first if share == 0 else first + (second - first) * share
+    return first if share == 0 else first * (ONE - share) + second * share  # minus infinity stays, twice, what it is
 
 
 @compiled
-def point(above, below, share, left, right, weight):
+def point(above: np.ndarray, below: np.ndarray, share: np.float32, left: int, right: int,
+          weight: np.float32) -> np.float32:  # fmt: skip
     """A pixel's logit, of the two grid rows and columns it lies between."""
     a = blend(above[left], below[left], share)
-    return a if weight == 0 else a + (blend(above[right], below[right], share) - a) * weight
+    return a if weight == 0 else blend(a, blend(above[right], below[right], share), weight)
 
 
 @compiled
-def fill(above, below, lay, share, out):
+def fill(above: np.ndarray, below: np.ndarray, lay: Geometry, share: np.float32, out: np.ndarray) -> None:
     """Writes one class's logits of a row of pixels [W]."""
     for x in range(len(out)):
         out[x] = point(above, below, share, lay.left[x], lay.right[x], lay.weight[x])
 
 
 @compiled
-def raise_to(values, highest):
+def raise_to(values: np.ndarray, highest: np.ndarray) -> None:
     for x in range(len(highest)):
         highest[x] = values[x] if values[x] > highest[x] else highest[x]
 
 
 @reordered
-def add_exponentials(values, highest, factor, sums):
+def add_exponentials(values: np.ndarray, highest: np.ndarray, factor: np.float32, sums: np.ndarray) -> None:
     for x in range(len(sums)):
         sums[x] += factor * exp(values[x] - highest[x])
 
 
 @reordered
-def add_up(values, highest, shares):
+def add_up(values: np.ndarray, highest: np.ndarray, shares: np.ndarray) -> np.float64:
     """The sum over pixels of share * exp(logit - highest); pixels without a share are not looked at."""
-    total = 0.0
+    total = np.float64(0)
     for begin in range(0, len(shares), 4096):  # a few in float32 are exact enough, and fast
         some = ZERO
         for x in range(begin, min(begin + 4096, len(shares))):
@@ -66,7 +68,8 @@ def add_up(values, highest, shares):
 
 
 @reordered
-def weigh(values, highest, own, shares, common, out):
+def weigh(values: np.ndarray, highest: np.ndarray, own: np.float32, shares: np.ndarray, common: np.ndarray,
+          out: np.ndarray) -> None:  # fmt: skip
     """Writes each pixel's gradient, (own * share + common) * exp(logit - highest), 0 without a share."""
     for x in range(len(out)):
         e = exp(values[x] - highest[x]) * (own * shares[x] + common[x])
@@ -74,7 +77,8 @@ def weigh(values, highest, own, shares, common, out):
 
 
 @compiled
-def add_point(above, below, share, left, right, weight, slope):
+def add_point(above: np.ndarray, below: np.ndarray, share: np.float32, left: int, right: int, weight: np.float32,
+              slope: np.float32) -> None:  # fmt: skip
     """Adds a pixel's gradient to the four points it lies between."""
     second = slope * weight
     first = slope - second
@@ -85,14 +89,14 @@ def add_point(above, below, share, left, right, weight, slope):
 
 
 @compiled
-def spread(slopes, share, lay, above, below):
+def spread(slopes: np.ndarray, share: np.float32, lay: Geometry, above: np.ndarray, below: np.ndarray) -> None:
     """Adds pixels' gradient [W] to the two grid rows they lie between."""
     for x in range(len(slopes)):
         add_point(above, below, share, lay.left[x], lay.right[x], lay.weight[x], slopes[x])
 
 
 @compiled
-def _values(maps, lay, room, same, y):
+def _values(maps: np.ndarray, lay: Geometry, room: Room, same: bool, y: int) -> np.ndarray:
     """[W] one class's logits of a row of pixels."""
     if same:
         return maps[y]
@@ -101,7 +105,7 @@ def _values(maps, lay, room, same, y):
 
 
 @compiled
-def _find_highest(grid, lay, room, same, y):
+def _find_highest(grid: np.ndarray, lay: Geometry, room: Room, same: bool, y: int) -> np.ndarray:
     """[W] each pixel's largest logit."""
     highest = room.row[1]
     highest[:] = -np.inf
@@ -111,7 +115,8 @@ def _find_highest(grid, lay, room, same, y):
 
 
 @compiled
-def forward(grid, lay, room, same, y, labels, log_p, sums, lse, mass, own):
+def forward(grid: np.ndarray, lay: Geometry, room: Room, same: bool, y: int, labels: np.ndarray, log_p: np.ndarray,
+            sums: np.ndarray, lse: np.ndarray, mass: np.ndarray, own: np.ndarray) -> None:  # fmt: skip
     """One row of one image; adds to its `predicted` (`mass`) and `true` (`own`)."""
     highest, total, shares = _find_highest(grid, lay, room, same, y), room.row[2], room.row[3]
     total[:] = 0
@@ -135,7 +140,9 @@ def forward(grid, lay, room, same, y, labels, log_p, sums, lse, mass, own):
 
 
 @compiled
-def backward(grid, lay, room, same, y, labels, log_p, sums, slopes, factors, out):
+def backward(grid: np.ndarray, lay: Geometry, room: Room, same: bool, y: int, labels: np.ndarray, log_p: np.ndarray,
+             sums: np.ndarray, slopes: tuple[np.ndarray, np.ndarray], factors: tuple[np.ndarray, np.ndarray],
+             out: np.ndarray) -> None:  # fmt: skip
     """Adds one row's gradient to `out` [K, h, w]; where the grid is the labels' size, writes it."""
     (by_log_p, by_lse), (by_predicted, by_true) = slopes, factors
     highest, found, shares, common = _find_highest(grid, lay, room, same, y), room.row[2], room.row[3], room.row[4]
@@ -164,7 +171,7 @@ def backward(grid, lay, room, same, y, labels, log_p, sums, slopes, factors, out
 
 
 @compiled
-def _own(label, x, log_p, by_log_p, by_true):
+def _own(label: int, x: int, log_p: np.ndarray, by_log_p: np.ndarray, by_true: np.ndarray) -> np.float32:
     """The gradient that reaches a pixel at its own label alone."""
     if label < 0:
         return ZERO
