@@ -29,7 +29,7 @@ LAYERS = (
     {"evaluation"},
     {"report"},
     {"training"},
-    {"export", "prune", "listing"},
+    {"export", "prune", "listing", "advice"},
     {"cli", "serve"},
     {"__main__"},
 )

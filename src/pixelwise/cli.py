@@ -156,11 +156,38 @@ class Convert:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a model for another runtime, with its preprocessing inside, and hold the file against the net. Exits with 1
+    where it answers otherwise; then no file is kept."""
+
+    model: Annotated[Path, Positional]
+    """A model.safetensors."""
+    to: Literal["onnx", "openvino", "torch"]
+    """An .onnx file, OpenVINO's .xml and .bin, or torch.export's .pt2."""
+    out: Path | None = None
+    """The file to write; by default beside the model."""
+    images: Path | None = None
+    """Folder of images to try the file on; by default drawn streets."""
+    probabilities: bool = False
+    """Give probabilities beside the labels, for nets that label pixels."""
+
+
+@dataclass(frozen=True)
 class List:
     """List what there is."""
 
     what: Annotated[Literal["models", "encoders", "formats", "writers", "losses", "metrics"], Positional]
     """Which of them."""
+
+
+@dataclass(frozen=True)
+class MachineReport:
+    """Say what this machine has, what is chosen on it for training and prediction and why, and what would help."""
+
+    model: Path | None = None
+    """Time this model's net; by default half a second an image is assumed."""
+    json: bool = False
+    """JSON instead of text."""
 
 
 Command = (
@@ -170,7 +197,9 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Import, tyro.conf.subcommand("import")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[MachineReport, tyro.conf.subcommand("machine")]
 )
 
 
@@ -328,6 +357,22 @@ def _import(command: Import) -> int:
     return 0
 
 
+def _export(command: Export) -> int:
+    from pixelwise.errors import ExportError
+    from pixelwise.export import export_model
+
+    try:
+        made = export_model(command.model, command.to, command.out, images=command.images,
+                            probabilities=command.probabilities)  # fmt: skip
+    except ExportError as error:
+        print(f"pixelwise: {error}", file=sys.stderr)
+        return 1
+    for precision, agreement in made.agreement.items():
+        print(f"{precision:<9} {agreement}")
+    print(f"model     {made.path}")
+    return 0
+
+
 def _list(command: List) -> int:
     from pixelwise.listing import table
 
@@ -335,5 +380,22 @@ def _list(command: List) -> int:
     return 0
 
 
-RUN: dict[type, Any] = {Check: _check, Convert: _convert, TrainSettings: _train, Evaluate: _evaluate,
-                        Predict: _predict, Import: _import, List: _list}  # fmt: skip
+def _machine(command: MachineReport) -> int:
+    from pixelwise.advice import describe_machine, lines
+
+    found = describe_machine(command.model)
+    print(json.dumps(found, indent=1) if command.json else "\n".join(lines(found)))
+    return 0
+
+
+RUN: dict[type, Any] = {
+    Check: _check,
+    Convert: _convert,
+    TrainSettings: _train,
+    Evaluate: _evaluate,
+    Predict: _predict,
+    Import: _import,
+    Export: _export,
+    List: _list,
+    MachineReport: _machine,
+}
