@@ -143,7 +143,7 @@ def test_the_overview(tmp_path, size, monkeypatch):
     bands = Bands(size, whole.labels.numpy(), whole.scores.numpy(), lambda a, b: ids.numpy()[a:b])
     with open_windows(tmp_path / "a.npy", Preprocessing()) as windows:
         image, segments = overview(windows, bands)
-    factor = -(-max(size) // 2048)
+    factor = -(-max(size) // large.OVERVIEW)
     factor = min(factor, *size)
     h, w = size[0] // factor, size[1] // factor
     assert tuple(image.shape) == (3, h, w)
@@ -204,7 +204,9 @@ def child(model, images, out, resume, save, moment):
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-@pytest.mark.parametrize("moment", [3, 8])
+@pytest.mark.parametrize(
+    "moment", [3, pytest.param(1, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_killed_and_resumed_gives_the_same_files(models, photos, tmp_path, moment):
     save = "classes,instances,panoptic,objects"
     predict_folder(models["panoptic"], photos, tmp_path / "like", device="cpu", exact=True, tile=TILE,

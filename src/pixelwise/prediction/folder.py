@@ -149,7 +149,8 @@ class _Run:
         if self.known(job) is not None:
             return None
         with self.measuring:
-            large = is_large(job.path, self.predictor, self.tile)
+            by_choice = all(writer.BY_BANDS for writer in self.writers.values())
+            large = is_large(job.path, self.predictor, self.tile, by_choice=by_choice)
         if large:
             check_large(self.writers, job.path)
             return open_windows(job.path, self.predictor.card.preprocessing, max_pixels=self.predictor.max_pixels)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from pixelwise.core.bands import Bands
 from pixelwise.core.outputs import Window
 from pixelwise.core.sample import Preprocessing
-from pixelwise.core.segments import Segments, smallest_int
+from pixelwise.core.segments import Segments, look_up, smallest_int
 from pixelwise.data.decode import read_header
 from pixelwise.data.tiff import read_tags
 from pixelwise.data.windows import ANY, Windows
@@ -30,16 +30,19 @@ from pixelwise.prediction.stitch import MEMORY, Progress, answer_by_tiles, per_p
 from pixelwise.prediction.tiling import Tiling
 from pixelwise.prediction.writers import LargeAnswer
 
-MODEST = 64 << 20  # bytes that a tile may take in a net that looks no further than a small part of it
+MODEST = 48 << 20  # bytes that a tile may take in a net that looks no further than a small part of it
+MUCH = 1 << 29  # bytes of the whole image in such a net from which on it is answered by tiles
 SLIGHT = 8  # where tiles overlap by less than one part in so many, smaller ones cost little
-OVERVIEW = 2048  # pixels of the longer side of an overview
-PIECE = 1024  # pixels a side of what is read at once where an image is gone through, about
+OVERVIEW = 1600  # pixels of the longer side of an overview
+PIECE = 512  # pixels a side of what is read at once where an image is gone through, about
 PATIENCE = 20  # noting how far it is may take one part in so many of the time
 
 
-def is_large(path: Path, predictor: Predictor, tile: int | None = None) -> bool:
+def is_large(path: Path, predictor: Predictor, tile: int | None = None, *, by_choice: bool = True) -> bool:
     """Whether an image is answered by tiles, by its header: more than tile x tile pixels, or as `too_large` has it.
 
+    by_choice  whether tiles will do where they are not needed: where class maps are all that is asked for, and the net
+               gives by tiles what it gives of the whole image, much less memory then is too much at once
     False for what has no readable header: reading it will say why.
     """
     try:
@@ -50,7 +53,11 @@ def is_large(path: Path, predictor: Predictor, tile: int | None = None) -> bool:
             size = read_header(path, max_pixels=ANY).size
     except (ImageError, OSError):
         return False
-    return too_large(predictor, size) if tile is None else size[0] * size[1] > tile * tile
+    if tile is not None:
+        return size[0] * size[1] > tile * tile
+    if by_choice and not predictor.task.countable.any() and too_large(predictor, size, MUCH):
+        return _is_cheap(tiling_for(predictor, size, MODEST))
+    return too_large(predictor, size)
 
 
 def answer_large(predictor: Predictor, job: Job, windows: Windows, resume: Resume, *, tile: int | None = None,
@@ -97,8 +104,11 @@ def _tiling(predictor: Predictor, size: tuple[int, int], tile: int | None) -> Ti
     if tile is not None:
         return tiling_for(predictor, size, int(per_pixel(predictor) * tile * tile))
     small = tiling_for(predictor, size, MODEST)
-    little = small.exact and small.overlap * SLIGHT <= small.side
-    return small if little else tiling_for(predictor, size, MEMORY)
+    return small if _is_cheap(small) else tiling_for(predictor, size, MEMORY)
+
+
+def _is_cheap(tiling: Tiling) -> bool:
+    return tiling.exact and tiling.overlap * SLIGHT <= tiling.side
 
 
 class _Note:
@@ -149,16 +159,23 @@ def overview(windows: Windows, bands: Bands) -> tuple[Tensor, Segments]:
         small = small if part.is_floating_point() else small.round().to(torch.int32)
         y, x = top // factor, left // factor
         image[:, y : y + rows // factor, x : x + columns // factor] = small.to(part.dtype)
-    ids = np.empty((h, w), np.int32)
-    for at in range(h):
-        line = at * factor + factor // 2
-        ids[at] = bands.read(line, line + 1)[0, factor // 2 :: factor][:w]
-    shown = np.unique(ids[ids >= 0])
-    number = np.concatenate([[-2, -1], np.zeros(len(bands), np.int64)])
-    number[shown + 2] = np.arange(len(shown))
-    small_rows = torch.from_numpy(number[ids + 2]).to(smallest_int(len(shown)))
-    labels, scores = torch.from_numpy(bands.labels[shown]), torch.from_numpy(bands.scores[shown])
-    return image, Segments(small_rows, labels, scores)
+    return image, _reduced(bands, factor, (h, w))
+
+
+def _reduced(bands: Bands, factor: int, size: tuple[int, int]) -> Segments:
+    """The row in the middle of each cell of factor x factor pixels; rows that show nowhere are left out."""
+    ids, shown = np.empty(size, np.int32), np.zeros(len(bands) + 2, bool)
+    for at, line in enumerate(ids):
+        middle = at * factor + factor // 2
+        line[:] = bands.read(middle, middle + 1)[0, factor // 2 :: factor][: size[1]]
+        shown[line] = True
+    rows = np.flatnonzero(shown[:-2])
+    kind = smallest_int(len(rows))
+    number = torch.full((len(bands) + 2,), -1, dtype=kind)
+    number[rows] = torch.arange(len(rows), dtype=kind)
+    number[-2] = -2
+    small = look_up(number, torch.from_numpy(ids))
+    return Segments(small, torch.from_numpy(bands.labels[rows]), torch.from_numpy(bands.scores[rows]))
 
 
 def _wide(part: Tensor) -> Tensor:

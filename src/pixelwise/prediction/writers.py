@@ -164,7 +164,7 @@ class InstanceIds(Each):
 class Overlay(Each):
     """overlay/NAME.jpg: the segments over the image, for people; legend.png has the colours of several classes.
 
-    Of an image that is answered by tiles it is an overview, reduced to 2048 pixels of its longer side.
+    Of an image that is answered by tiles it is an overview, reduced to at most 1600 pixels of its longer side.
     """
 
     out: Path
