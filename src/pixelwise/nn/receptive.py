@@ -46,7 +46,7 @@ class Halo:
 def halo_of(net: nn.Module, channels: int = 3) -> Halo | None:
     """The halo of a net(images [B, channels, H, W]) -> Output, or None where what it says of a pixel may depend on the
     whole image (pooling, attention or norms over it, corners of maps aligned when they are enlarged), reaches further
-    than about 2,000 pixels, is no map (a detector's boxes) or cannot be traced.
+    than about 1,000 pixels, is no map (a detector's boxes) or cannot be traced.
 
     The net is left as it is. Nothing of its weights is used but their shapes.
     """
@@ -73,16 +73,17 @@ def _along(net: nn.Module, channels: int, axis: int, lengths: Sequence[int]) -> 
     """The halo along one axis of the image, on the first of the lengths that shows all of it."""
     for length in lengths:
         short = _trace(net, channels, axis, length)
-        if short is None:
+        if short is None or short.whole:
             return None
-        if _reach(short, COARSEST) is None:
-            continue  # it sees further than this image is long
+        reach = _reach(short, COARSEST)
+        if short.far or reach is None or reach > length // 4:
+            continue  # it may see further than this image shows
         longer, odd = (_trace(net, channels, axis, length + more) for more in (2 * COARSEST, COARSEST - 1))
         if longer is None or not short.moves_like(longer):
             return None
         stride = short.stride(longer)
-        reach = _reach(short, stride)
-        if reach is None or reach != _reach(longer, stride):
+        reach = None if stride is None else _reach(short, stride)
+        if stride is None or reach is None or reach != _reach(longer, stride):
             return None  # the further the larger the image
         return Halo(reach, stride, stride == 1 or short.moves_like(odd))
     return None
@@ -94,9 +95,12 @@ class _Trace:
 
     image    [1, C, H, W], which the maps depend on
     maps     what the net says, each [1, D, h, w]
-    sides    of every map that was convolved or pooled, along the axis
+    sides    of every map on the way, along the axis
     steps    by which maps were enlarged
-    aligned  whether corners were aligned in that
+    whole    whether something ties a pixel to the whole image: corners aligned in that, maps turned round
+    far      whether a window of a convolution, from its middle, is an eighth of its map or more. Else what is seen at
+             all is seen within a quarter of the image, or lies beyond something that is seen further out: the taps of
+             atrous convolutions leave gaps, but none wider than that
     """
 
     image: Tensor
@@ -104,7 +108,8 @@ class _Trace:
     maps: list[Tensor] = field(default_factory=list)
     sides: list[int] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
-    aligned: bool = False
+    whole: bool = False
+    far: bool = False
 
     @property
     def length(self) -> int:
@@ -112,18 +117,21 @@ class _Trace:
 
     def moves_like(self, other: _Trace | None) -> bool:
         """Whether a step on each map is as many pixels as in the trace of another size."""
-        if other is None or self.aligned or other.aligned:
+        if other is None or self.whole or other.whole:
             return False
         return self.steps + self._grids() == other.steps + other._grids()
 
     def _grids(self) -> list[float]:
         return [self.length / m.shape[2 + self.axis] for m in self.maps]
 
-    def stride(self, longer: _Trace) -> int:
-        """The pixels a step of the coarsest map, from how much longer the maps of a longer image are."""
-        more = [b - a for a, b in zip(self.sides, longer.sides)]
-        steps = [(longer.length - self.length) // n for n in more if n > 0]
-        return math.lcm(*steps, *(math.ceil(step) for step in self._grids()))
+    def stride(self, longer: _Trace) -> int | None:
+        """The pixels a step of the coarsest map, from how much longer the maps of a longer image are; None where that
+        is no whole number."""
+        added = longer.length - self.length
+        more = {b - a for a, b in zip(self.sides, longer.sides)} - {0}
+        if any(added % n for n in more):
+            return None
+        return math.lcm(*(added // n for n in more), *(math.ceil(step) for step in self._grids()))
 
 
 def _trace(net: nn.Module, channels: int, axis: int, length: int) -> _Trace | None:
@@ -191,14 +199,23 @@ class _Reach(TorchFunctionMode):
         if func in POINTWISE:
             return args[0]
         args, kwargs = pytree.tree_map(_positive, (args, kwargs))
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        return self._noted(result) if _is_map(result) and result.ndim == 4 else result
 
-    def _noted(self, x: Tensor, channels: int) -> Tensor:
+    def _noted(self, x: Tensor, channels: int = -1) -> Tensor:
         self.trace.sides.append(int(x.shape[2 + self.trace.axis]))
         return x.expand(-1, channels, -1, -1)
 
+    def turned(self, x: Tensor, *rest: Any, **words: Any) -> Tensor:
+        """Rolled or flipped: what leaves at one border comes in at another."""
+        self.trace.whole = True
+        return x
+
     def conv(self, x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
              groups: int = 1) -> Tensor:  # fmt: skip
+        step = dilation if isinstance(dilation, int) else dilation[self.trace.axis]
+        reach = step * (weight.shape[2 + self.trace.axis] // 2)
+        self.trace.far |= 8 * reach >= x.shape[2 + self.trace.axis]
         return self._noted(F.conv2d(thin(x), _mean_kernel(weight), None, stride, padding, dilation), len(weight))
 
     def conv_up(self, x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
@@ -230,7 +247,7 @@ class _Reach(TorchFunctionMode):
         y = F.interpolate(thin(x), size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
         before, after = (int(m.shape[2 + self.trace.axis]) for m in (x, y))
         self.trace.steps.append(_step(before, after, mode))
-        self.trace.aligned |= bool(align_corners) and before != after
+        self.trace.whole |= bool(align_corners) and before != after
         return y.expand(-1, x.shape[1], -1, -1)
 
     def cat(self, tensors: Iterable[Tensor], dim: int = 0) -> Tensor:
@@ -329,4 +346,8 @@ OWN: dict[Any, str] = {
     torch.instance_norm: "map_norm",
     F.normalize: "map_norm",
     F.linear: "linear",
+    torch.roll: "turned",
+    Tensor.roll: "turned",
+    torch.flip: "turned",
+    Tensor.flip: "turned",
 }
