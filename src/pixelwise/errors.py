@@ -6,6 +6,7 @@
     |   `-- ImageError                one image or mask that cannot be read; carries its path
     |-- ModelFileError (ValueError)   a model file that is cut, edited, foreign or does not fit
     |-- OutputError (OSError)         a result that cannot be written: no room, no permission
+    |-- ExportError (RuntimeError)    an exported file that does not answer as its net does; it is not kept
     |-- MissingExtraError (ImportError)   an optional package that is not installed
     `-- MemoryLimitError (MemoryError)    a batch or an image that does not fit
 
@@ -50,6 +51,10 @@ class ModelFileError(PixelwiseError, ValueError):
 
 class OutputError(PixelwiseError, OSError):
     """A result that cannot be written."""
+
+
+class ExportError(PixelwiseError, RuntimeError):
+    """An exported file that does not answer as its net does. It is not kept."""
 
 
 class MissingExtraError(PixelwiseError, ImportError):

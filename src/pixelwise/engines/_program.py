@@ -60,6 +60,7 @@ class Program:
     """exported  images [B, C, H, W] float32 -> tuple of tensors
     rebuild      (tensors, frames) -> output        names   of the tensors
     size         (B, H, W) where the program is for images of this size alone; None: for any, down to `least`
+    single       it takes one image, and `rebuild` a list of the tensors of each
     """
 
     exported: torch.export.ExportedProgram
@@ -67,6 +68,7 @@ class Program:
     channels: int
     least: int
     size: tuple[int, int, int] | None = None
+    single: bool = False
 
 
 def input_channels(net: nn.Module) -> int:
@@ -101,18 +103,19 @@ def trace(net: nn.Module, size: tuple[int, int, int] | None = None) -> Program:
     channels = input_channels(net)
     module, batch = flat(net), example(net, channels)
     open_ended: dict[int, Any] | None = dict.fromkeys(getattr(module, "free", (0, 2, 3)), torch.export.Dim.DYNAMIC)
+    single = 0 not in getattr(module, "free", (0,))
     if size is not None:
-        batch, open_ended = batch.new_zeros(size[0], channels, *size[1:]), None
-    elif 0 not in (open_ended or {}):
+        batch, open_ended = batch.new_zeros(1 if single else size[0], channels, *size[1:]), None
+    elif single:
         batch = batch[:1]
     with quiet(), torch.no_grad():
-        module(batch if size is None else example(net, channels)[: size[0]])  # remembers what its output is made of
+        module(batch if size is None else example(net, channels)[: len(batch)])  # remembers what its output is made of
         try:
             exported = torch.export.export(module, (batch,), dynamic_shapes=(open_ended,))
         except (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"{type(net).__name__} cannot be exported: {reason}") from error
-    return Program(exported, module.rebuild, channels, least_size(net), size)
+    return Program(exported, module.rebuild, channels, least_size(net), size, single)
 
 
 @contextmanager

@@ -46,8 +46,9 @@ class Runtime:
         size = (len(images), int(images.shape[2]), int(images.shape[3]))
         frames = frames or (Frame.whole(*size[1:]),) * len(images)
         program, run = self._for(size)
-        arrays = run(np.ascontiguousarray(images.detach().float().numpy()))
-        return program.rebuild([torch.from_numpy(array) for array in arrays], frames)
+        if not program.single:
+            return program.rebuild(_tensors(run, images), frames)
+        return program.rebuild([_tensors(run, _seen(image, frame)) for image, frame in zip(images, frames)], frames)
 
     def _for(self, size: tuple[int, int, int]) -> tuple[Program, Run]:
         key = None if self.any_size else size
@@ -73,12 +74,23 @@ class Runtime:
         return True
 
 
+def _tensors(run: Run, images: Tensor) -> Any:
+    return [torch.from_numpy(array) for array in run(np.ascontiguousarray(images.detach().float().numpy()))]
+
+
+def _seen(image: Tensor, frame: Frame) -> Tensor:
+    """[C, h, w] -> [1, C, H, W]: what shows the image."""
+    top, left, height, width = frame.window
+    return image[None, :, top : top + height, left : left + width]
+
+
 @torch.no_grad()
 def agrees(net: nn.Module, program: Program, run: Run) -> bool:
     """Whether a program answers as the net does, to the precision of float32, at even, odd and mixed small sizes."""
     module, like = flat(net), example(net, program.channels)
     height, width = like.shape[2:]
     for count, size in ((1, (height - 1, width - 1)), (2, (height + 5, width + 2)), (1, (height + 2, width + 4))):
+        count = 1 if program.single else count
         images = torch.nn.functional.interpolate(like[:count], size=size)
         expected: Sequence[Tensor] = module(images)
         try:

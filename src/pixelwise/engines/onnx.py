@@ -31,12 +31,14 @@ def door() -> Any:
     return onnxruntime
 
 
-def convert(program: Program) -> Any:
-    """The program as an onnx.ModelProto. Raises ConfigError naming the operator that has no translation."""
+def convert(program: Program, inputs: list[str] | None = None, outputs: list[str] | None = None) -> Any:
+    """The program as an onnx.ModelProto, with names of its inputs and outputs where they are given. Raises ConfigError
+    naming the operator that has no translation."""
     door()
     with quiet():
         try:
-            converted = torch.onnx.export(program.exported, dynamo=True, opset_version=OPSET, verbose=False)
+            converted = torch.onnx.export(program.exported, dynamo=True, opset_version=OPSET, verbose=False,
+                                          input_names=inputs, output_names=outputs)  # fmt: skip
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             raise ConfigError(f"ONNX cannot hold this net; what stops it: {_stopper(str(error))}") from error
     assert converted is not None

@@ -47,6 +47,11 @@ def compile_model(model: Any, precision: str) -> Any:
     return door().Core().compile_model(model, "CPU", settings)
 
 
+def has_bf16() -> bool:
+    """Whether the runtime computes in bf16 here, which it then does by itself."""
+    return "BF16" in door().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 class OpenVINO(Runtime):
     """See `engines.Engine` and `engines._runtime.Runtime`."""
 

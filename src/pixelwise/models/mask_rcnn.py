@@ -96,6 +96,12 @@ class MaskRCNN(nn.Module):
         return Regions(boxes, scores, labels, masks, frames, self.things, self.channels, aligned=self.aligned,
                        semantic=semantic, sampled=sampled, merge=self.merge)  # fmt: skip
 
+    def flat(self) -> nn.Module:
+        """The net in evaluation for other runtimes: see `nn.traced_detector`."""
+        from pixelwise.nn.traced_detector import TracedDetector
+
+        return TracedDetector(self)
+
     def _pad(self, images: Tensor, frames: Sequence[Frame]) -> Tensor:
         """[B, C, h, w] with sides that are multiples of the coarsest stride; zero around what shows the image."""
         m = int(self.backbone.multiple)

@@ -55,12 +55,13 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> maps [B, channels[i], about H / strides[i], about W / strides[i]]."""
+        if self.multiple == 1:
+            maps = self.body(images)
+            return [maps[i].permute(0, 3, 1, 2) if self.channels_last else maps[i] for i in self.picks]
         height, width = images.shape[-2:]
         below, right = lacking(height, self.multiple), lacking(width, self.multiple)
-        maps = self.body(F.pad(images, (0, right, 0, below)) if below or right else images)
+        maps = self.body(F.pad(images, (0, right, 0, below)))
         wanted = [maps[i].permute(0, 3, 1, 2) if self.channels_last else maps[i] for i in self.picks]
-        if not (below or right):
-            return wanted
         return [m[..., : (height + s - 1) // s, : (width + s - 1) // s] for m, s in zip(wanted, self.strides)]
 
 

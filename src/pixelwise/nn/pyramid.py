@@ -106,15 +106,14 @@ class RoIAlign(MultiScaleRoIAlign):
         self.map_levels = LevelMapper(int(math.log2(strides[0])), int(math.log2(strides[-1])))
 
     def forward(self, x: dict[str, Tensor], boxes: Sequence[Tensor], image_shapes: Sequence[tuple[int, int]]) -> Tensor:
-        if not self.aligned:
-            return super().forward(x, list(boxes), list(image_shapes))
         maps = [x[name] for name in self.featmap_names]
         level = self.map_levels(list(boxes))  # [P]
         image = torch.cat([b.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
         rois = torch.cat([image, torch.cat(list(boxes))], 1)  # [P, 5]
-        pool = partial(roi_align, output_size=self.output_size, sampling_ratio=self.sampling_ratio, aligned=True)
+        pool = partial(roi_align, output_size=self.output_size, sampling_ratio=self.sampling_ratio,
+                       aligned=self.aligned)  # fmt: skip
         found = maps[0].new_zeros(len(rois), maps[0].shape[1], *self.output_size)
         for k, (features, scale) in enumerate(zip(maps, self.scales)):
             rows = (level == k).nonzero()[:, 0]
-            found = found.index_copy(0, rows, pool(features, rois[rows], spatial_scale=scale))
+            found = found.index_put((rows,), pool(features, rois[rows], spatial_scale=scale))
         return found

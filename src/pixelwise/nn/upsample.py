@@ -13,7 +13,7 @@ from torch.nn import functional as F
 def enlarge(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
     """[B, C, h, w] -> [B, C, *size], bilinear; as it is where it has that size."""
     height, width = size
-    if x.shape[2:] == (height, width):
+    if not torch.compiler.is_exporting() and x.shape[2:] == (height, width):  # an exported program is for any size
         return x
     return F.interpolate(x, (height, width), mode="bilinear", align_corners=align_corners)
 
