@@ -342,6 +342,8 @@ def _predict(command: Predict) -> int:
     print(f"{len(run.done)} image{'s' if len(run.done) != 1 else ''} segmented, answers in {command.out}")
     for sentence in run.lost:
         print(f"lost: {sentence}")
+    for path, why in run.whole:
+        print(f"decoded whole: {path}: {why}")
     for path, reason in run.failed:
         print(f"failed: {path}: {reason}", file=sys.stderr)
     return 1 if run.failed else 0

@@ -126,6 +126,11 @@ def test_geotiff_with_overviews_and_five_bands(tmp_path):
         for top, left, height, width in CUTS:
             found = opened.read((top, left, height, width)).numpy()
             assert np.array_equal(found, pixels[:, top : top + height, left : left + width])
+    assert np.array_equal(stored_pixels(path, pre(5)).numpy(), pixels)
+    with pytest.raises(ImageError):
+        stored_pixels(path, pre(5), max_pixels=100)
+    with pytest.raises(ImageError, match="5 channels"):
+        stored_pixels(path, pre(3))
 
 
 @pytest.mark.parametrize(("name", "why"), [

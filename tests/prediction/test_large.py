@@ -132,6 +132,13 @@ def test_percentiles_are_those_of_the_whole_image(write_model, photos, tmp_path)
     assert np.array_equal(read_mask(maps[0]), read_mask(maps[1]))
 
 
+def test_what_had_to_be_decoded_whole_is_said(models, photos, tmp_path):
+    Image.fromarray(scene()).save(photos / "e.jpg", progressive=True)
+    run = predict_folder(models["semantic"], photos, tmp_path / "out", device="cpu", tile=TILE)
+    assert run.ok
+    assert [(path.name, "progressive" in why) for path, why in run.whole] == [("e.jpg", True)]
+
+
 @pytest.mark.parametrize("size", [(50, 30), (4500, 7), (130, 4100)])
 def test_the_overview(tmp_path, size, monkeypatch):
     monkeypatch.setattr(large, "PIECE", 60)

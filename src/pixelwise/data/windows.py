@@ -96,6 +96,23 @@ def open_windows(path: str | Path, preprocessing: Preprocessing, *, max_pixels: 
     return _whole(path, preprocessing, max_pixels, why)
 
 
+def raster_pixels(path: Path, preprocessing: Preprocessing, max_pixels: int) -> Tensor | None:
+    """[C, H, W] of a TIFF that Pillow does not know or takes amiss: five bands, overviews; None where that is not so.
+
+    Needs the extra `large`.
+    """
+    try:
+        tags = read_tags(path) if available() else {}
+        if not tags or _against(path)[0]:
+            return None
+        raster = Raster(path)
+    except (ImageError, OSError):
+        return None  # reading it has said what is wrong
+    with _raster(raster, preprocessing, "alpha" in raster.kinds) as windows:
+        height, width = windows.size
+        return None if raster.odd or height * width > max_pixels else windows.read((0, 0, height, width))
+
+
 def _whole(path: Path, preprocessing: Preprocessing, max_pixels: int, why: str) -> Windows:
     wanted = 4 if preprocessing.channels == 4 else None
     try:

@@ -45,11 +45,13 @@ class PredictionRun:
     done    (image, files written for it)
     failed  (image or input, reason)
     lost    what the formats written could not hold, a sentence each with its count
+    whole   (large image that had to be decoded whole, why)
     """
 
     done: tuple[tuple[Path, tuple[Path, ...]], ...]
     failed: tuple[tuple[Path, str], ...]
     lost: tuple[str, ...] = ()
+    whole: tuple[tuple[Path, str], ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -118,7 +120,7 @@ def predict_folder(model: str | Path | Sequence[str | Path] | Predictor, inputs:
         lost = [f"{kind}: {sentence}" for kind, writer in finished for sentence in writer.finish()]
     if not run.failed:
         left.remove()
-    return PredictionRun(tuple(run.done), tuple(run.failed), tuple(lost))
+    return PredictionRun(tuple(run.done), tuple(run.failed), tuple(lost), tuple(run.whole))
 
 
 @dataclass
@@ -134,6 +136,7 @@ class _Run:
     on_image: Callable[[int, int, Path], None] | None
     on_tile: Callable[[int, int, Path], None] | None
     done: list[tuple[Path, tuple[Path, ...]]] = field(default_factory=list)
+    whole: list[tuple[Path, str]] = field(default_factory=list)
     number: int = 0
     measuring: threading.Lock = field(default_factory=threading.Lock)  # what the net takes is found once
 
@@ -153,7 +156,11 @@ class _Run:
             large = is_large(job.path, self.predictor, self.tile, by_choice=by_choice)
         if large:
             check_large(self.writers, job.path)
-            return open_windows(job.path, self.predictor.card.preprocessing, max_pixels=self.predictor.max_pixels)
+            rule = self.predictor.card.preprocessing
+            windows = open_windows(job.path, rule, max_pixels=self.predictor.max_pixels)
+            if not windows.windowed:
+                self.whole.append((job.path, windows.why))
+            return windows
         return self.predictor.pixels(job.path)
 
     def answer(self, job: Job, future: Future[Tensor | Windows | None], behind: Behind) -> None:

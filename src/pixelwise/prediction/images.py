@@ -23,6 +23,7 @@ from torch import Tensor
 from pixelwise.core.sample import Preprocessing, image_tensor
 from pixelwise.data.channels import fit_channels
 from pixelwise.data.io import MAX_PIXELS, read_image
+from pixelwise.data.windows import raster_pixels
 from pixelwise.errors import ImageError
 
 MOST_CHANNELS = 64  # more in the last axis is an image with its axes in another order
@@ -34,9 +35,7 @@ def stored_pixels(image: Any, preprocessing: Preprocessing, *, max_pixels: int =
     Raises ImageError for what cannot be read or brought into the model's channels, naming the file or kind of input.
     """
     if isinstance(image, str | Path):
-        name, wanted = str(image), 4 if preprocessing.channels == 4 else None
-        pixels = read_image(image, max_pixels=max_pixels, channels=wanted)
-        return fit_channels(image_tensor(pixels), preprocessing, name)
+        return _from_file(Path(image), preprocessing, max_pixels)
     if isinstance(image, Image.Image):
         return fit_channels(image_tensor(_from_pillow(image, preprocessing.channels)), preprocessing, "PIL image")
     if isinstance(image, np.ndarray):
@@ -47,6 +46,17 @@ def stored_pixels(image: Any, preprocessing: Preprocessing, *, max_pixels: int =
         return fit_channels(image.detach().cpu(), preprocessing, "tensor")
     kinds = "a path, a PIL image, an array [H, W, C] or a tensor [C, H, W]"
     raise ImageError(type(image).__name__, f"is no image; give {kinds}.")
+
+
+def _from_file(path: Path, preprocessing: Preprocessing, max_pixels: int) -> Tensor:
+    try:
+        pixels = read_image(path, max_pixels=max_pixels, channels=4 if preprocessing.channels == 4 else None)
+    except ImageError:
+        found = raster_pixels(path, preprocessing, max_pixels)
+        if found is None:
+            raise
+        return found
+    return fit_channels(image_tensor(pixels), preprocessing, str(path))
 
 
 def _from_pillow(image: Image.Image, channels: int) -> np.ndarray:
