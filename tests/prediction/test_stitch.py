@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -457,3 +458,33 @@ def test_percentiles_are_those_of_the_whole_image(write_model, tmp_path):
     counts = levels._counts(lambda w: deep[:, w[0] : w[0] + w[2]], (50, 70))
     expected = percentiles(deep[None].to(torch.int32), (1.0, 99.8)).flatten().tolist()
     assert levels.percentiles_of(counts, (1.0, 99.8)) == expected
+
+
+class Away:
+    """A canvas that keeps nothing."""
+
+    def put(self, top: int, left: int, rows: np.ndarray) -> None:
+        assert rows.dtype == np.int32
+
+
+@pytest.mark.parametrize("tiling", [Tiling(64, 16, 4), Tiling(64, 16, 4, blended=True)])
+def test_memory_does_not_depend_on_the_height(tiling):
+    asked = Asked(Shown(), make_task("semantic" if tiling.blended else "instance", OBJECTS))
+    part = drawing(np.tile(np.arange(256) // 32 % 3, (64, 1)))
+
+    def most(height: int) -> int:
+        live: list[int] = []
+
+        def look(progress: Progress) -> None:
+            if progress.state is not None:
+                live.append(sum(array.nbytes for array in progress.state().values()))
+
+        tracemalloc.start()
+        answer_by_tiles(asked, lambda w: part[:, : w[2], w[1] : w[1] + w[3]], (height, 256), Away(), tiling=tiling,
+                        on_tile=look)  # fmt: skip
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak + max(live[:-1])
+
+    most(256)
+    assert most(2560) < 1.25 * most(512)
