@@ -35,7 +35,10 @@ def decoded_bytes(dataset: DataSet, stats: Statistics, images: int) -> float:
 def open_cache(kind: str, settings: TrainSettings, need: float, say: Callable[[str], None]) -> Cache | None:
     """The cache of a plan. `say` hears where it lies and whether `need` bytes fit, or why it cannot be written to."""
     if kind == "memory":
-        return Memory()
+        memory = Memory()
+        if need > memory.limit:
+            say(f"cache     in memory: {_room(memory.limit, need)}")
+        return memory
     if kind != "disk":
         return None
     disk = Disk(settings.cache_folder, None if settings.cache_gb is None else int(settings.cache_gb * 1e9))
@@ -44,6 +47,10 @@ def open_cache(kind: str, settings: TrainSettings, need: float, say: Callable[[s
     if complaint is not None:
         say(f"          {complaint}")
     elif disk.limit is not None:
-        short = "" if need <= disk.limit else f", which is room for about {disk.limit / need:.0%} of the images"
-        say(f"cache     {disk.folder}: at most {disk.limit / 1e9:.1f} GB{short}")
+        say(f"cache     {disk.folder}: {_room(disk.limit, need)}")
     return disk
+
+
+def _room(limit: int, need: float) -> str:
+    short = "" if need <= limit else f", which is room for about {limit / need:.0%} of the images"
+    return f"at most {limit / 1e9:.1f} GB{short}"
