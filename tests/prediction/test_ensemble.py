@@ -17,6 +17,7 @@ from pixelwise.core.sizes import SizeRule
 from pixelwise.errors import ConfigError
 from pixelwise.evaluation import evaluate
 from pixelwise.prediction import load
+from pixelwise.prediction.ensemble import labels_of
 from pixelwise.prediction.stitch import segments_by_tiles, tiling_for
 from pixelwise.views import View
 
@@ -82,7 +83,6 @@ def test_it_says_what_it_is(models, other):
 CLASSES = {
     "lacks person; it has besides tree": Classes(names=["road", "tree", "sky"]),
     "has besides tree": Classes(names=["road", "person", "sky", "tree"], things=["person"]),
-    "another order: class 0 is sky, not road": Classes(names=["sky", "person", "road"], things=["person"]),
     "do not agree whether person, sky can be counted": Classes(names=["road", "person", "sky"], things=["sky"]),
 }
 
@@ -104,6 +104,36 @@ def test_another_task_or_other_images_are_refused(models, write_model, tmp_path)
         load([models["semantic"], deep], "cpu")
     with pytest.raises(ConfigError, match="no model"):
         load([], "cpu")
+
+
+def test_a_net_that_knows_of_pixels_without_class_is_refused(models, write_model, tmp_path):
+    classes = replace(load_model(models["semantic"])[1].classes, nothing=True)
+    path = write_model(tmp_path / "m.safetensors", classes=classes)
+    with pytest.raises(ConfigError, match="its net has 4 channels, not 3, for pixels"):
+        load([models["semantic"], path], "cpu")
+
+
+@pytest.mark.parametrize("tta", [None, "flip"])
+@pytest.mark.parametrize("task", ["semantic", "instance", "panoptic"])
+def test_classes_are_matched_by_name(write_model, tmp_path, task, tta):
+    """The same net, trained from a table in another order: together they are what one of them is."""
+    names, things, turned = ["road", "person", "sky", "car"], ["person", "car"], ["car", "sky", "person", "road"]
+    path = write_model(tmp_path / "one.safetensors", task=task, classes=Classes(names=names, things=things))
+    net, card = load_model(path)
+    other = replace(card, classes=Classes(names=turned, things=things))
+    own, wanted = (labels_of(c).names for c in (card, other))
+    rows = [own.index(name) for name in wanted] + list(range(len(own), card.outputs))
+    with torch.no_grad():
+        net.head.weight.copy_(net.head.weight[rows])
+        net.head.bias.copy_(net.head.bias[rows])
+    save_model(tmp_path / "other.safetensors", net, other)
+    alone, together = (load(p, "cpu", tta, exact=True) for p in (path, [path, tmp_path / "other.safetensors"]))
+    torch.testing.assert_close(together.output(IMAGE).probs(0), alone.output(IMAGE).probs(0))
+    answer, expected = together(IMAGE), alone(IMAGE)
+    assert torch.equal(answer.ids, expected.ids)
+    assert torch.equal(answer.labels, expected.labels)
+    turned_alone = load(tmp_path / "other.safetensors", "cpu", tta, exact=True)
+    assert not torch.equal(turned_alone.output(IMAGE).probs(0), alone.output(IMAGE).probs(0))
 
 
 @pytest.fixture

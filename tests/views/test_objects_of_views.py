@@ -19,7 +19,7 @@ from pixelwise.core.segments import Segments
 from pixelwise.kernels.stars import object_probabilities, star_distances
 from pixelwise.losses.centers import targets
 from pixelwise.tasks import Instance, Panoptic, Semantic
-from pixelwise.views import Joined, View, join, look, parse, sights
+from pixelwise.views import Joined, Renumbered, View, join, look, parse, sights
 
 SIZE = (53, 78)
 LABELS = (0, 1, 0)  # of the three ellipses: two cats and a dog
@@ -211,3 +211,23 @@ def test_soft_masks_stay_soft_and_carry_their_rule():
     assert found.merge == Merge("argmax", overlap=0.8, score=0.8, best=100)
     assert all(crop.dtype == np.float32 for crop in found.crops)
     check(Panoptic(CLASSES).decode(joined, 0), 0.8)
+
+
+@pytest.mark.parametrize("kind", [*NETS, "dense"])
+def test_another_order_of_labels_is_read_as_the_same(kind):
+    """Dogs first in the net's own table; read in ours, all three readings are those of the net that has ours."""
+    image, net = truth()[None].float(), {**NETS, "dense": SeesDense}[kind]()
+    plain = look(net, image)
+    order = (1, 0, 2, 3)[: len(plain.probs(0, (0, 0, 1, 1)))]
+    there = Renumbered(plain, order)
+    again = Renumbered(there, order)
+    assert torch.equal(there.probs(0)[1], plain.probs(0)[0])
+    assert torch.equal(again.probs(0), plain.probs(0))
+    assert torch.equal(again.class_map(0).long(), plain.class_map(0).long())
+    assert torch.equal(there.class_map(0) == 0, plain.class_map(0) == 1)
+    assert np.array_equal(again.candidates(0).scores, plain.candidates(0).scores)
+    assert np.array_equal(there.candidates(0).scores[:, 0], plain.candidates(0).scores[:, 1])
+    joined, expected = join([(View(), plain), (View(), again)], 2), join([(View(), plain), (View(), plain)], 2)
+    assert type(joined) is type(expected)
+    assert torch.equal(joined.probs(0), expected.probs(0))
+    assert np.array_equal(joined.candidates(0).boxes, expected.candidates(0).boxes)

@@ -20,7 +20,7 @@ from pixelwise.core.types import Task
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.errors import ConfigError, ModelFileError
 from pixelwise.prediction.chosen import ChosenEngine
-from pixelwise.prediction.ensemble import check_alike
+from pixelwise.prediction.ensemble import check_alike, in_order, labels_of, order_of
 from pixelwise.prediction.images import stored_pixels
 from pixelwise.prediction.stitch import segments_by_tiles, too_large
 from pixelwise.tasks import Instance, Panoptic, make_task
@@ -49,6 +49,7 @@ class Predictor:
         self.card, self.task, self.device = card, task, device
         self.views, self.max_pixels = tuple(views), max_pixels
         self.members: tuple[Predictor, ...] = (self, *others)
+        self._orders = [order_of(labels_of(card), labels_of(member.card)) for member in self.members]
 
     @property
     def choice(self) -> Choice:
@@ -57,8 +58,9 @@ class Predictor:
 
     def expect(self, images: int, sizes: int = 1) -> None:
         """Announces so many images, of so many different sizes: where it pays, a faster engine is prepared."""
+        shapes = {(view.scale, view.turns % 2) for view in self.views}
         for member in self.members:
-            member.engine.expect(images * len(self.views), sizes * len({(view.scale, view.turns % 2) for view in self.views}))
+            member.engine.expect(images * len(self.views), sizes * len(shapes))
 
     @overload
     def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Segments]: ...
@@ -100,8 +102,8 @@ class Predictor:
         """[B, C, H, W] stored values -> the output over all views of all members, for index 0 to B - 1."""
         if len(self.members) == 1:
             return look(self.engine, self._normalised(images), self.views, self.card.preprocessing.size)
-        seen = chain.from_iterable(member.sights(images) for member in self.members)  # each when it is asked for
-        return join(seen, len(self.views) * len(self.members))
+        ordered = (in_order(m.sights(images), order) for m, order in zip(self.members, self._orders))
+        return join(chain.from_iterable(ordered), len(self.views) * len(self.members))  # each when it is asked for
 
     def sights(self, images: Tensor) -> Iterator[tuple[View, Output]]:
         """[B, C, H, W] stored values -> (view, what this net alone says of it), each computed when it is asked for."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pixelwise.views.joined import Joined, join
 from pixelwise.views.look import look, sights
 from pixelwise.views.names import NAMED, PLAIN, parse
+from pixelwise.views.renumbered import Renumbered
 from pixelwise.views.view import View
 
-__all__ = ["NAMED", "PLAIN", "Joined", "View", "join", "look", "parse", "sights"]
+__all__ = ["NAMED", "PLAIN", "Joined", "Renumbered", "View", "join", "look", "parse", "sights"]

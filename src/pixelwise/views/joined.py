@@ -24,6 +24,7 @@ from pixelwise.core.outputs import Candidates, Dense, Frame, Output, Window, com
 from pixelwise.errors import ConfigError
 from pixelwise.kernels.upsample_argmax import largest_of
 from pixelwise.views.agreement import Agreement
+from pixelwise.views.renumbered import Renumbered
 from pixelwise.views.view import View
 
 
@@ -189,6 +190,11 @@ def _(output: Dense) -> type[Joined]:
 @joining.register
 def _(output: Centers) -> type[Joined]:
     return JoinedCenters
+
+
+@joining.register
+def _(output: Renumbered) -> type[Joined]:
+    return joining(output.output)
 
 
 def _read_probs(view: View, output: Any, i: int, window: Window | None) -> Tensor:
