@@ -305,7 +305,7 @@ def test_without_images_to_validate_the_last_model_is_kept(tmp_path, capsys, wri
 
 
 def test_words_that_need_scores_are_refused_without_images_to_validate(shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.Training, "_validation", lambda self: ())
+    monkeypatch.setattr(loop.plans, "validation", lambda dataset, settings: ())
     for settings in ({"monitor": "loss"}, {"stop_after": 2}, {"evaluate_every": 1}, {"schedule": {"name": "plateau"}}):
         with pytest.raises(ConfigError, match="needs images to validate on"):
             train(shapes, tmp_path / "r", **settings)

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from pixelwise.config import TrainSettings, parse_options
 from pixelwise.core.atomic import check_writable
-from pixelwise.core.choice import Wishes, for_training
-from pixelwise.core.machine import describe, here, hold_threads, pick_device
+from pixelwise.core.machine import describe, pick_device
 from pixelwise.core.modelfile import ModelCard, load_weights_into, save_model
 from pixelwise.core.registry import create_model
 from pixelwise.core.sample import Batch
 from pixelwise.core.types import Choice
-from pixelwise.data.dataset import DataSet, Record
+from pixelwise.data.dataset import DataSet
 from pixelwise.data.doctor import admit
 from pixelwise.data.loader import make_loader
 from pixelwise.data.statistics import Statistics, statistics
@@ -32,6 +31,7 @@ from pixelwise.objectives import Supervised
 from pixelwise.tasks import make_task
 from pixelwise.training import checkpoint, folder
 from pixelwise.training import plan as plans
+from pixelwise.training.agreement import note_agreement
 from pixelwise.training.caching import decoded_bytes, open_cache
 from pixelwise.training.checkpoint import Position, check_finite, seed_everything
 from pixelwise.training.distributed import World, full_tensors, load_full
@@ -58,11 +58,8 @@ class Training:
         self.out, self.state = s.out, folder.state_path(s.out)
         self.resumes = s.resume and self.state.exists()
         self.device = pick_device(s.device)
-        precision = self.resumed_plan.precision if self.resumed_plan else s.precision
-        wishes = Wishes(str(self.device), precision, workers=s.workers, exact=s.exact)
-        self.choice = for_training(here(), wishes)
+        self.choice = plans.suited(s, self.device, self.resumed_plan)
         self.precision = self.choice.precision
-        hold_threads(self.choice.threads)
         self.world = World(self.device, self.precision, shard=s.shard)
         offset = int(checkpoint.read_numbers(self.state)["position"]["log_offset"]) if self.resumes else 0
         self.log = Log(self.out, speaks=self.world.first, tensorboard=s.tensorboard, offset=offset)
@@ -75,12 +72,12 @@ class Training:
         s, say = self.settings, self.log.say
         self.dataset: DataSet = admit(s.data, s.dataset.format, say, parse_options(s.dataset.options))
         wanted = s.dataset.train
-        self.train_records = self._labelled(wanted) if wanted in self.dataset.splits else ()
+        self.train_records = plans.labelled(self.dataset, wanted) if wanted in self.dataset.splits else ()
         if not self.train_records:
             there = ", ".join(self.dataset.splits) or "none"
             raise DataError(f"{s.data} has no split '{wanted}' with masks to train on (there are: {there}). Write "
                             "splits/train.txt, one name a line, or name another by --dataset.train.")  # fmt: skip
-        self.val_records = self._validation()
+        self.val_records = plans.validation(self.dataset, s)
         if self.world.first:
             check_writable(self.out)
         say(f"data      {s.data} ({self.dataset.format}): {len(self.train_records)} to train on, "
@@ -97,16 +94,9 @@ class Training:
         plans.check_task(s, self.task)
         if name == "semantic":  # instance maps would be read for nothing
             self.dataset = self.dataset.without_instances()
-            self.train_records, self.val_records = self._labelled(s.dataset.train), self._validation()
+            self.train_records = plans.labelled(self.dataset, s.dataset.train)
+            self.val_records = plans.validation(self.dataset, s)
         self.stats: Statistics = statistics(self.dataset, s.dataset.train)
-
-    def _labelled(self, split: str) -> tuple[Record, ...]:
-        return tuple(record for record in self.dataset.records(split) if record.labelled)
-
-    def _validation(self) -> tuple[Record, ...]:
-        """A data set may be without `val`, but not without a split that was named."""
-        name = self.settings.dataset.val
-        return self._labelled(name) if name in self.dataset.splits or name != "val" else ()
 
     def _build_net(self) -> None:
         s, say = self.settings, self.log.say
@@ -198,6 +188,8 @@ class Training:
         self.loader.close()
         self.log.say(f"finished  {many(at.step, 'step')}, {many(at.epoch, 'epoch')} in {clock(at.elapsed)}")
         folder.say_thresholds(self.log.say, self.out / "model.safetensors", self.task)
+        if self.world.first and self.precision == "bf16" and self.val_records:
+            note_agreement(self.out / "model.safetensors", self.dataset, self.val_records, self.device, self.log.say)
         report = folder.write_report(self.out) if self.world.first and s.report else None
         return Run(self.out, self.out / "model.safetensors", at.best_scores or {}, True, report)
 

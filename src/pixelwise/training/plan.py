@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.config import TrainSettings, parse_options
-from pixelwise.core.choice import Choice
+from pixelwise.core.choice import Choice, Wishes, for_training
+from pixelwise.core.machine import here, hold_threads
 from pixelwise.core.modelfile import read_card
 from pixelwise.core.registry import create_model, load, split_variant
 from pixelwise.core.sample import Batch, Preprocessing, Sample, collate
 from pixelwise.core.segments import Segments
-from pixelwise.data.dataset import DataSet
+from pixelwise.data.dataset import DataSet, Record
 from pixelwise.data.statistics import Statistics
 from pixelwise.errors import ConfigError
 from pixelwise.losses.criterion import Recipe
@@ -58,6 +59,28 @@ class Plan:
         """Read back from run.json."""
         cache = {True: "memory", False: "off"}.get(data["cache"], data["cache"])  # the words of earlier runs
         return cls(**{**data, "crop": tuple(data["crop"]), "said": tuple(data["said"]), "cache": cache})
+
+
+def suited(settings: TrainSettings, device: torch.device, resumed: Plan | None) -> Choice:
+    """Precision, threads and workers on this machine; a run that is gone on with keeps its precision.
+
+    Raises ConfigError for what the device cannot, and for wishes that contradict each other.
+    """
+    precision = settings.precision if resumed is None else resumed.precision
+    choice = for_training(here(), Wishes(str(device), precision, workers=settings.workers, exact=settings.exact))
+    hold_threads(choice.threads)
+    return choice
+
+
+def labelled(dataset: DataSet, split: str) -> tuple[Record, ...]:
+    """The images of a split that have a truth."""
+    return tuple(record for record in dataset.records(split) if record.labelled)
+
+
+def validation(dataset: DataSet, settings: TrainSettings) -> tuple[Record, ...]:
+    """Those to validate on: a data set may be without `val`, but not without a split that was named."""
+    name = settings.dataset.val
+    return labelled(dataset, name) if name in dataset.splits or name != "val" else ()
 
 
 def preprocessing_of(settings: TrainSettings, dataset: DataSet, stats: Statistics, net: nn.Module,
