@@ -54,7 +54,7 @@ class Evaluate:
     out: Path | None = None
     """Folder for scores.json and report.html; by default evaluation-SPLIT beside the model."""
     also: Annotated[tuple[Path, ...], tyro.conf.arg(name="with")] = ()
-    """Further models of the same classes and task, which answer together with the first: the mean of all."""
+    """Further models of the same task and classes, which answer together with the first: the mean of all."""
     tta: str | None = None
     """Test-time augmentation: flip, vflip, turn, dihedral, scale, or several joined as in flip+scale."""
     device: str = "auto"
@@ -92,7 +92,7 @@ class Predict:
     confidence: bool = False
     """Write how sure the net is, as 8-bit grey."""
     also: Annotated[tuple[Path, ...], tyro.conf.arg(name="with")] = ()
-    """Further models of the same classes and task, which answer together with the first: the mean of all."""
+    """Further models of the same task and classes, which answer together with the first: the mean of all."""
     tta: str | None = None
     """Test-time augmentation: flip, vflip, turn, dihedral, scale, or several joined as in flip+scale."""
     device: str = "auto"
@@ -325,7 +325,8 @@ def _predict(command: Predict) -> int:
     from pixelwise.prediction.progress import Progress
 
     if not command.images:
-        raise ConfigError("There is nothing to predict: name at least one image or folder after the model.")
+        last = " --with takes all words after it for models: put it last." if command.also else ""
+        raise ConfigError(f"There is nothing to predict: name at least one image or folder after the model.{last}")
     task = None if command.task == "auto" else command.task
     model = load((command.model, *command.also), command.device, command.tta, task=task, score=command.score,
                  precision=command.precision, engine=command.engine, exact=command.exact,

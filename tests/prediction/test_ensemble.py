@@ -188,3 +188,10 @@ def test_tiles_of_an_ensemble_in_all_views_are_the_whole(models, tmp_path):
     assert max(tiling.counts((224, 288))) > 1
     whole = together.decode(together.forward(image))
     assert torch.equal(segments_by_tiles(together, image, tiling).ids, whole.ids)
+
+
+def test_images_after_with_are_taken_for_models(models, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["predict", str(models["semantic"]), "--with", str(models["semantic"]), "photo.jpg"])
+    assert end.value.code == 2
+    assert "--with takes all words after it for models: put it last" in capsys.readouterr().err

@@ -137,9 +137,9 @@ def load(path: str | Path | Sequence[str | Path], device: str | torch.device | N
          tta: str | Sequence[View] | None = None, *,
          task: str | None = None, score: float | None = None, precision: str | None = None, engine: str | None = None,
          exact: bool = False, images: int | None = None, max_pixels: int = MAX_PIXELS) -> Predictor:  # fmt: skip
-    """Opens a model file for prediction; or several of the same classes and task, which then answer together: the mean
-    of their probabilities, and the objects that they agree on. Thresholds and how objects are put together are those of
-    the first.
+    """Opens a model file for prediction; or several of the same task and classes (matched by name), which then answer
+    together: the mean of their probabilities, and the objects that they agree on. Thresholds and how objects are put
+    together are those of the first.
 
     device     a name like "cpu" or "cuda:0"; None: the GPU where there is one
     tta        test-time augmentation: None, "flip", "flip+scale" ...: better and slower, see `views.parse`
