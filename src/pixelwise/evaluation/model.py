@@ -80,7 +80,7 @@ def evaluate(model: str | Path | Sequence[str | Path] | Predictor, data: str | P
         objects=tuple(objects),
         count=count, seconds=seconds, model=_name(model),
         data=str(opened.root), split=split, tta=_describe(predictor.views),
-        engine=predictor.choice.engine, precision=predictor.choice.precision, device=str(predictor.device),
+        engine=_each(predictor, "engine"), precision=_each(predictor, "precision"), device=str(predictor.device),
         notes=(*adapted.notes, *_thresholds(predictor), _computed(predictor)),
     )  # fmt: skip
     if out is not None and rank == 0:
@@ -114,14 +114,18 @@ def _name(model: str | Path | Sequence[str | Path] | Predictor) -> str:
 
 
 def _computed(predictor: Predictor) -> str:
-    said = []
+    """How each net was run; those of an ensemble may differ."""
+    said: dict[str, None] = {}
     for member in predictor.members:
-        choice = member.choice
+        choice, agreement = member.choice, member.engine.facts.agreement.get(member.choice.name)
         what = "the net itself" if choice.engine == "eager" else f"the engine {choice.engine}"
-        agreement = member.engine.facts.agreement.get(choice.name)
-        alike = "" if agreement is None else f"; {agreement:.2%} of the pixels are answered as by the net in float32"
-        said.append(f"{what} in {choice.precision} on {choice.device}{alike}")
-    return f"Computed by {', and '.join(said)}."
+        alike = "" if agreement is None else f" ({agreement:.2%} of the pixels are answered as by the net in float32)"
+        said[f"{what} in {choice.precision} on {choice.device}{alike}"] = None
+    return f"Computed by {', '.join(said)}."
+
+
+def _each(predictor: Predictor, what: str) -> str:
+    return " + ".join(dict.fromkeys(getattr(member.choice, what) for member in predictor.members))
 
 
 def _describe(views: Sequence[View]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pixelwise.core.choice import FASTER, FEW, NO_WISHES, REFERENCE, Choice, Net, Wishes, Work, for_prediction
+from pixelwise.core.choice import FEW, NO_WISHES, REFERENCE, Choice, Net, Wishes, Work, for_prediction
 from pixelwise.core.machine import Machine, here, hold_threads
 from pixelwise.core.outputs import Frame, Output
 from pixelwise.engines import Engine, least_size, open_engine
@@ -68,11 +68,11 @@ class ChosenEngine:
         self.work = replace(self.work, images=max(1, self.work.images - self._seen))
         outputs: dict[str, Output] = {}
         if self.wishes.engine is None or self.wishes.precision is None:
-            self._try(REFERENCE, images, frames, outputs)
-            for _ in FASTER.get(self.device.type, ()):
-                choice = self._choose()
-                if not choice.unproven:
-                    break
+            if REFERENCE not in self.facts.seconds:
+                self._try(REFERENCE, images, frames, outputs)
+            while (choice := self._choose()).unproven:
+                if REFERENCE not in outputs:
+                    self._try(REFERENCE, images, frames, outputs)
                 self._try(choice.name, images, frames, outputs)
         self._run(self._choose())
         return outputs[self.choice.name] if self.choice.name in outputs else self.engine(images, frames)
