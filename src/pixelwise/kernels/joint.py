@@ -7,8 +7,8 @@ large next to the maps, runs of equal pairs go into a hash table of those that o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from threading import Lock
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ PART = 1 << 31  # pixels that 32-bit counts surely hold
 TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
-class Codes(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Codes:
     """A map [...] of integers low .. low + count - 1."""
 
     values: Tensor

@@ -9,7 +9,6 @@ torch's `interpolate` adds up in another order and so differs from both where tw
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,7 +21,7 @@ from pixelwise.kernels.compiled import compiled, form_for, in_parts
 from pixelwise.kernels.resample import Taps, sample_taps, taps
 
 STRIP = 1 << 22  # numbers that the reference holds at once
-BAND = 1 << 19  # float32 numbers of rows of the grid that the Numba form holds at once, on each thread
+BAND = 3 << 17  # float32 numbers of rows of the grid that the Numba form holds at once, on each thread
 BLOCK = 32  # cells that share a list of classes
 WORTH = 4  # bounds pay where a cell holds so many pixels
 SAFE = int(np.float32(1e36).view(np.int32))  # larger values might overflow, infinities and NaN have no bounds
@@ -95,7 +94,7 @@ def _start(classes: int, floor: float | None) -> tuple[np.float32, np.int32]:
 
 
 @compiled
-def _largest_numba(band: np.ndarray, out: np.ndarray, first: float, nothing: int) -> None:
+def _largest_numba(band: np.ndarray, out: np.ndarray, first: np.float32, nothing: np.int32) -> None:
     """[K, P] float32 -> [P]."""
     best, label = np.empty(512, np.float32), np.empty(512, np.int32)
     for start in range(0, len(out), 512):
@@ -135,8 +134,9 @@ def _plan(columns: Taps) -> _Columns:
     cells = int(left[-1]) - first + 1
     most = int(torch.bincount(left - first).max())
     if cells * most <= 2 * width:  # else, where the map is reduced or little of it is in sight, a cell for each pixel
-        cell, pick, blocks = (left - first).numpy(), slice(first, int(right[-1]) + 1), -(-cells // BLOCK)
-        row, shift = blocks * BLOCK + 1, 1
+        blocks = -(-cells // BLOCK)
+        cell, row, shift = (left - first).numpy(), blocks * BLOCK + 1, 1
+        pick: slice | Tensor = slice(first, int(right[-1]) + 1)
     else:
         blocks = -(-width // BLOCK)
         spare = left[-1:].expand(blocks * BLOCK - width)
@@ -185,8 +185,8 @@ def _with_numba(maps: Tensor, rows: Taps, columns: Taps, floor: float | None) ->
 
 @compiled
 def _rows_numba(band: np.ndarray, top: np.ndarray, bottom: np.ndarray, weight: np.ndarray, shift: int,
-                weights: np.ndarray, where: np.ndarray, edges: np.ndarray, out: np.ndarray, first: float, nothing: int,
-                dense: bool) -> None:  # fmt: skip
+                weights: np.ndarray, where: np.ndarray, edges: np.ndarray, out: np.ndarray, first: np.float32,
+                nothing: np.int32, dense: bool) -> None:  # fmt: skip
     """Labels of some rows of pixels, from a band [rows of the grid, K, width]; top and bottom count from its first."""
     classes, blocks = band.shape[1], len(weights)
     lists, counts = np.empty((blocks, classes + 1), np.int32), np.empty(blocks, np.int32)
@@ -226,7 +226,7 @@ def _rows_numba(band: np.ndarray, top: np.ndarray, bottom: np.ndarray, weight: n
 
 
 @compiled
-def _largest_bits(bits: np.ndarray) -> int:
+def _largest_bits(bits: np.ndarray) -> np.int32:
     """The largest |value| as int32 bits: NaN is above infinity, infinity above all numbers."""
     big = np.int32(0)
     for i in range(len(bits)):
@@ -312,13 +312,14 @@ def _with_triton(maps: Tensor, rows: Taps, columns: Taps, floor: float | None) -
 
 
 @cache
-def _triton_kernel() -> Callable[..., Any]:
+def _triton_kernel() -> Any:
     import triton
     import triton.language as tl
 
     @triton.jit
-    def kernel(maps, top, bottom, down, left, right, across, labels, classes, width, stride_k, stride_y, stride_x,
-               first, nothing, BLOCK: tl.constexpr):  # fmt: skip
+    def kernel(maps: Any, top: Any, bottom: Any, down: Any, left: Any, right: Any, across: Any, labels: Any,
+               classes: int, width: int, stride_k: int, stride_y: int, stride_x: int,
+               first: float, nothing: int, BLOCK: tl.constexpr) -> None:  # fmt: skip
         y = tl.program_id(0)
         x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         inside = x < width
