@@ -9,10 +9,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pixelwise.core.bands import Bands
 from pixelwise.core.outputs import Window
@@ -155,10 +155,12 @@ def overview(windows: Windows, bands: Bands) -> tuple[Tensor, Segments]:
     for top, left, rows, columns in pieces((h * factor, w * factor), factor):
         part = windows.read((top, left, rows, columns))
         image = image if image.numel() else torch.empty((len(part), h, w), dtype=part.dtype)
-        small = F.avg_pool2d(_wide(part)[None], factor)[0]
-        small = small if part.is_floating_point() else small.round().to(torch.int32)
+        cells = columns // factor, rows // factor
+        planes = [
+            cv2.resize(np.ascontiguousarray(plane), cells, interpolation=cv2.INTER_AREA) for plane in part.numpy()
+        ]
         y, x = top // factor, left // factor
-        image[:, y : y + rows // factor, x : x + columns // factor] = small.to(part.dtype)
+        image[:, y : y + rows // factor, x : x + columns // factor] = torch.from_numpy(np.stack(planes))
     return image, _reduced(bands, factor, (h, w))
 
 
@@ -176,10 +178,6 @@ def _reduced(bands: Bands, factor: int, size: tuple[int, int]) -> Segments:
     number[-2] = -2
     small = look_up(number, torch.from_numpy(ids))
     return Segments(small, torch.from_numpy(bands.labels[rows]), torch.from_numpy(bands.scores[rows]))
-
-
-def _wide(part: Tensor) -> Tensor:
-    return part if part.is_floating_point() else part.to(torch.int32).float()
 
 
 def with_own_percentiles(predictor: Predictor, windows: Windows) -> Predictor:
