@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,9 +64,10 @@ def geometry(grid: tuple[int, int], size: tuple[int, int], align_corners: bool) 
     bands = bands[np.argsort(upper[starts] % 2, kind="stable")]
     step = _step(grid[1], size[1], align_corners)
     beyond = (np.arange(size[1]) + 0.5) * step < 0.5 if not align_corners else np.zeros(size[1], bool)
-    cells = _cells(left, weight, beyond, grid[1], step)
+    lane, place, nth, origin, first = _cells(left, weight, beyond, grid[1], step)
     steep = np.float32(STEEP / max(step, 1e-6))
-    return Geometry(bands, upper, lower, share, left, right, weight, *cells, np.float32(step), steep)
+    return Geometry(bands, upper, lower, share, left, right, weight, lane, place, nth, origin, first, np.float32(step),
+                    steep)  # fmt: skip
 
 
 def _step(grid: int, size: int, align_corners: bool) -> float:
@@ -79,7 +80,7 @@ def _lines(grid: int, size: int, align_corners: bool) -> tuple[np.ndarray, np.nd
     return left.int().numpy(), right.int().numpy(), weight.numpy()
 
 
-def _cells(left: np.ndarray, weight: np.ndarray, beyond: np.ndarray, grid: int, step: float) -> tuple[np.ndarray, ...]:
+def _cells(left: np.ndarray, weight: np.ndarray, beyond: np.ndarray, grid: int, step: float) -> Any:
     """`lane`, `place`, `nth`, `origin` and `first`. Pixels `beyond` the first column are in cell 0, which is flat."""
     lane = np.where(beyond, 0, left + 1).astype(np.int64)
     count = np.arange(len(lane)) - np.searchsorted(lane, lane)  # which pixel of its cell

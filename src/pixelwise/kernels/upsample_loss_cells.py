@@ -161,21 +161,17 @@ def add_slopes(values: np.ndarray, ratios: np.ndarray, top: np.ndarray, first: n
 
 
 @reordered
-def spread(slopes: np.ndarray, half: int, ends: np.ndarray, row: np.ndarray) -> None:
+def spread(slopes: np.ndarray, half: int, ends: np.ndarray, lines: np.ndarray, row: np.ndarray) -> None:
     """Adds the gradient by cells, of the upper grid row (half 0) or the lower one (32), to that row [w]."""
-    width = len(row)
-    for c in range(len(ends)):
-        ends[c] = 0
-    for block in range(len(slopes) // 64):
-        at = block * 64 + half
+    width, lanes = len(row), len(lines)
+    for block in range(lanes // 16):
         for j in range(16):
-            ends[block * 16 + j] += slopes[at + j] - slopes[at + 16 + j]
-            ends[block * 16 + j + 1] += slopes[at + 16 + j]
+            lines[block * 16 + j] = slopes[block * 64 + half + 16 + j]
+            ends[block * 16 + j] = slopes[block * 64 + half + j] - slopes[block * 64 + half + 16 + j]
     for x in range(width):
-        row[x] += ends[x + 1]
-    row[0] += ends[0]
-    for c in range(width + 1, len(ends)):
-        row[width - 1] += ends[c]
+        row[x] += ends[x + 1] + lines[x] if x + 1 < lanes else lines[x]
+    row[0] += ends[0]  # cells 0 and w are flat: both their ends are the same column
+    row[width - 1] += lines[width] if width < lanes else np.float32(0)
 
 
 @compiled
@@ -269,8 +265,8 @@ def backward(grid: np.ndarray, lay: Geometry, room: Room, y: int, until: int, la
             mix(room.above, room.below, lay.share[r], lay.step, room.values, room.ratios)
             add_slopes(room.values, room.ratios, room.top, lay.first, lay.step, lay.share[r], own, room.shares[r - y],
                        room.common[r - y], room.slopes)  # fmt: skip
-        spread(room.slopes, 0, room.ends, out[k, lay.upper[y]])
-        spread(room.slopes, 32, room.ends, out[k, lay.lower[y]])
+        spread(room.slopes, 0, room.ends, room.masses, out[k, lay.upper[y]])
+        spread(room.slopes, 32, room.ends, room.masses, out[k, lay.lower[y]])
 
 
 @compiled

@@ -8,6 +8,9 @@ share a row, and the order in which numbers are added up depends on nothing else
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,9 +33,9 @@ def forward(logits: Tensor, labels: Tensor, align_corners: bool, lse: bool,
     log_p, sums = torch.empty(labels.shape), torch.empty(labels.shape)
     logsum = torch.empty(labels.shape if lse else (0, 0, 0))
     parts = torch.zeros(2, len(labels), len(lay.bands), logits.shape[1] if masses else 0, dtype=torch.float64)
-    maps = [x.numpy() for x in (log_p, sums, logsum, *parts)]
     same = logits.shape[2:] == labels.shape[1:]
-    in_parts(lambda start, stop: forward_bands(grid, ids, lay, same, *maps, start, stop), len(labels) * len(lay.bands))
+    work: Any = partial(forward_bands, grid, ids, lay, same, *(x.numpy() for x in (log_p, sums, logsum, *parts)))
+    in_parts(work, len(labels) * len(lay.bands))
     predicted, true = parts.sum(2).float() if masses else (None, None)
     return log_p, sums, logsum if lse else None, predicted, true
 
@@ -45,11 +48,15 @@ def backward(logits: Tensor, labels: Tensor, log_p: Tensor, sums: Tensor, align_
     out = torch.empty(logits.shape) if same else torch.zeros(logits.shape)
     none = (torch.empty(0, 0, 0), torch.empty(0, 0, 0), torch.empty(0, 0), torch.empty(0, 0))
     slopes = [_array(nothing if grad is None else grad) for grad, nothing in zip(grads, none, strict=True)]
-    arrays = (grid, ids, lay, same, log_p.numpy(), sums.numpy(), *slopes, out.numpy())
+    work: Any = partial(backward_bands, grid, ids, lay, same, log_p.numpy(), sums.numpy(), *slopes, out.numpy())
     even = len(labels) * int((lay.upper[lay.bands[:, 0]] % 2 == 0).sum())
     for first, count in ((0, even), (even, len(labels) * len(lay.bands) - even)):
-        in_parts(lambda start, stop, first=first: backward_bands(*arrays, first + start, first + stop), count)
+        in_parts(partial(_moved, work, first), count)
     return out
+
+
+def _moved(work: Any, first: int, start: int, stop: int) -> None:
+    work(first + start, first + stop)
 
 
 def _geometry(logits: Tensor, labels: Tensor, align_corners: bool) -> Geometry:

@@ -5,6 +5,8 @@ cells of the grid (see `upsample_geometry`) within a band of rows: all pixels of
 four numbers per class go to the grid, by atomic additions, whose order is not the same every time, as in PyTorch's own
 enlargement. Where PyTorch is told to be deterministic the reference runs instead.
 """
+# Triton's functions take pointers, which have no type of their own.
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ class Lines(NamedTuple):
     weight: Tensor
     bands: Tensor
     start: Tensor
-    count: Tensor
+    pixels: Tensor
     most: int  # pixels of a cell
 
 
@@ -42,7 +44,8 @@ def _lines(grid: tuple[int, int], size: tuple[int, int], align_corners: bool, de
     count = np.bincount(lay.lane, minlength=grid[1] + 1)
     arrays = (lay.upper, lay.lower, lay.share, lay.left, lay.right, lay.weight, lay.bands.astype(np.int32),
               np.minimum(start, size[1] - 1).astype(np.int32), count.astype(np.int32))  # fmt: skip
-    return Lines(*(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays), int(count.max()))
+    moved: Any = [torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays]
+    return Lines(*moved, int(count.max()))
 
 
 def _of(logits: Tensor, labels: Tensor, align_corners: bool) -> Lines:

@@ -76,10 +76,10 @@ def prepare(
     _check_form(logits, target, align_corners)
     target = target.long() if target.dtype.itemsize > 2 else target.int()
     void = target == ignore_index
-    ids = target.masked_fill(void, 0)
+    labels = target.masked_fill(void, 0) if target.dtype == torch.int32 else target.int().masked_fill_(void, 0)
     if check:
-        _check_ids(ids, logits.shape[1], ignore_index)
-    labels = ids.int().masked_fill_(void, -1)
+        _check_ids(target, void, labels, logits.shape[1], ignore_index)
+    labels.masked_fill_(void, -1)
     if logits.dtype not in (torch.float32, torch.float64):
         logits = logits.float()
     return Pixels(logits, labels, bool(align_corners))
@@ -105,12 +105,17 @@ def _check_form(logits: Tensor, target: Tensor, align_corners: bool | None) -> N
         )
 
 
-def _check_ids(ids: Tensor, classes: int, ignore_index: int) -> None:
-    if ids.numel() == 0:
+def _check_ids(target: Tensor, void: Tensor, labels: Tensor, classes: int, ignore_index: int) -> None:
+    """`labels`: the target in 32 bits, 0 at void."""
+    if target.numel() == 0:
         return
-    low, high = torch.stack(torch.aminmax(ids)).tolist()  # one transfer for both
-    if low >= 0 and high < classes:
+    ends = [*torch.aminmax(labels), *(end for end in torch.aminmax(target))]
+    low, high, lowest, highest = torch.stack([end.long() for end in ends]).tolist()  # one transfer for all
+    if low >= 0 and high < classes and lowest >= -(2**31) and highest < 2**31:
         return
+    ids = target.masked_fill(void, 0)
+    if not bool(((ids < 0) | (ids >= classes)).any()):
+        return  # only void has no place in 32 bits
     strange, counts = ids[(ids < 0) | (ids >= classes)].unique(return_counts=True)
     found = ", ".join(f"{i} ({n} pixels)" for i, n in zip(strange[:5].tolist(), counts[:5].tolist(), strict=True))
     more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""

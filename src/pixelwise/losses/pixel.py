@@ -51,7 +51,8 @@ def cross_entropy(
     if label_smoothing > 0:
         share = label_smoothing / pixels.classes
         losses = (1 - label_smoothing) * losses + share * _weighted_sum_of_logs(weights, pixels)
-    return ratio(_total(_scaled(losses, pixel_weight), pixels), _weight_total(weights, pixels))
+        losses = torch.where(pixels.valid, losses, 0.0)
+    return ratio(_scaled(losses, pixel_weight, pixels).sum(), _weight_total(weights, pixels))
 
 
 def _weighted_sum_of_logs(weights: Tensor | None, pixels: Pixels) -> Tensor:
@@ -103,7 +104,7 @@ def focal(
     wrong = -torch.expm1(log_p)
     losses = wrong.clamp_min(torch.finfo(wrong.dtype).tiny).pow(gamma) * -log_p
     losses = _weighted(_weighted(losses, factors, pixels), weights, pixels)
-    return ratio(_total(_scaled(losses, pixel_weight), pixels), _weight_total(weights, pixels))
+    return ratio(_scaled(losses, pixel_weight, pixels).sum(), _weight_total(weights, pixels))
 
 
 def ohem_cross_entropy(
@@ -137,7 +138,7 @@ def ohem_cross_entropy(
     pixels = prepare(logits, target, ignore_index, check, align_corners)
     weights = class_weight(weight, pixels)
     log_p = pixels.read().log_p  # [B, H, W]
-    losses = _scaled(_weighted(-log_p, weights, pixels), pixel_weight)
+    losses = _scaled(_weighted(-log_p, weights, pixels), pixel_weight, pixels)
     with torch.no_grad():
         easy = torch.where(pixels.valid, log_p.exp(), 2.0).flatten()  # [P]; void sorts last
         kept = easy < _raised(threshold, min_kept, easy, pixels.valid.sum())  # never void: 2 is below no threshold
@@ -178,7 +179,7 @@ def topk_cross_entropy(
     """
     fraction = number("fraction", fraction, low=0.0, high=1.0)
     pixels = prepare(logits, target, ignore_index, check, align_corners)
-    losses = _scaled(_weighted(-pixels.read().log_p, class_weight(weight, pixels), pixels), pixel_weight)
+    losses = _scaled(_weighted(-pixels.read().log_p, class_weight(weight, pixels), pixels), pixel_weight, pixels)
     # Void sorts last at -1. The most that can be kept is known here, how many are is known to the device only.
     ranked = torch.where(pixels.valid, losses, -1.0).flatten()
     most = min(int(fraction * ranked.numel()) + 1, ranked.numel())
@@ -189,13 +190,13 @@ def topk_cross_entropy(
     return ratio(torch.where(kept, ranked, 0.0).sum(), kept.sum())
 
 
-def _scaled(losses: Tensor, pixel_weight: Tensor | None) -> Tensor:
-    """losses [B, H, W] times the weights. Raises ConfigError for weights of another shape."""
+def _scaled(losses: Tensor, pixel_weight: Tensor | None, pixels: Pixels) -> Tensor:
+    """losses [B, H, W], 0 at void, times the weights. Raises ConfigError for weights of another shape."""
     if pixel_weight is None:
         return losses
     if pixel_weight.shape != losses.shape:
         raise ConfigError(f"pixel_weight must be [B, H, W] = {list(losses.shape)}, got {list(pixel_weight.shape)}")
-    return losses * pixel_weight.detach().to(losses)
+    return torch.where(pixels.valid, losses * pixel_weight.detach().to(losses), 0.0)
 
 
 def _weighted(losses: Tensor, weights: Tensor | None, pixels: Pixels) -> Tensor:
@@ -207,10 +208,6 @@ def _alpha(alpha: ClassWeight | float, pixels: Pixels) -> Tensor | None:
     if isinstance(alpha, int | float):
         return pixels.logits.new_full((pixels.classes,), number("alpha", alpha, low=0.0))
     return class_weight(alpha, pixels, "alpha")
-
-
-def _total(losses: Tensor, pixels: Pixels) -> Tensor:
-    return torch.where(pixels.valid, losses, 0.0).sum()
 
 
 def _weight_total(weights: Tensor | None, pixels: Pixels) -> Tensor:
