@@ -47,8 +47,11 @@ def backward(logits: Tensor, labels: Tensor, log_p: Tensor, sums: Tensor, align_
     same = logits.shape[2:] == labels.shape[1:]
     out = torch.empty(logits.shape) if same else torch.zeros(logits.shape)
     none = (torch.empty(0, 0, 0), torch.empty(0, 0, 0), torch.empty(0, 0), torch.empty(0, 0))
-    slopes = [_array(nothing if grad is None else grad) for grad, nothing in zip(grads, none, strict=True)]
-    work: Any = partial(backward_bands, grid, ids, lay, same, log_p.numpy(), sums.numpy(), *slopes, out.numpy())
+    by_log_p, by_lse, by_predicted, by_true = (
+        _array(nothing if grad is None else grad) for grad, nothing in zip(grads, none, strict=True)
+    )
+    work: Any = partial(backward_bands, grid, ids, lay, same, log_p.numpy(), sums.numpy(), by_log_p, by_lse,
+                        by_predicted, by_true, out.numpy())  # fmt: skip
     even = len(labels) * int((lay.upper[lay.bands[:, 0]] % 2 == 0).sum())
     for first, count in ((0, even), (even, len(labels) * len(lay.bands) - even)):
         in_parts(partial(_moved, work, first), count)

@@ -45,7 +45,7 @@ def _lines(grid: tuple[int, int], size: tuple[int, int], align_corners: bool, de
     arrays = (lay.upper, lay.lower, lay.share, lay.left, lay.right, lay.weight, lay.bands.astype(np.int32),
               np.minimum(start, size[1] - 1).astype(np.int32), count.astype(np.int32))  # fmt: skip
     moved: Any = [torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays]
-    return Lines(*moved, int(count.max()))
+    return Lines._make([*moved, int(count.max())])
 
 
 def _of(logits: Tensor, labels: Tensor, align_corners: bool) -> Lines:
