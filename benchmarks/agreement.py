@@ -5,8 +5,8 @@
 
 A way is an engine and a precision; by default all that run here. Pixels are equal that get the same class in the
 answers; an object's pixels too must belong to the object that it mostly meets. Wanted are 99.8 % of the pixels and a
-score within 0.1 percent points: where a way misses that for a net, `predict` and `evaluate` do not take it by
-themselves.
+score within 0.1 percent points ("within both"). `predict` and `evaluate` look at the pixels of one image when they
+choose, and take no way by themselves that falls below 99.8 % there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pixelwise.evaluation.model import adapt
 from pixelwise.prediction import Predictor, load
 
 CLOSE = 0.001  # of the score, in 0..1
-COLUMNS = ("net", "way", "equal pixels", "score", "in float32", "difference", "taken by itself")
+COLUMNS = ("net", "way", "equal pixels", "score", "in float32", "difference", "within both")
 HEAD = [
     "# Agreement of the fast ways with the net itself in float32",
     "",
@@ -109,9 +109,9 @@ def measure(model: Path, data: Path, split: str, every: int, wanted: list[str] |
     lines = []
     for way in list(ways)[1:]:
         share, difference = counts[way].equal / counts[way].pixels, scores[way] - scores[REFERENCE]
-        taken = "yes" if share >= LEAST_AGREEMENT and abs(difference) <= CLOSE else "no"
+        within = "yes" if share >= LEAST_AGREEMENT and abs(difference) <= CLOSE else "no"
         lines.append(f"| {model.parent.name}, {key} of {len(records)} | {way} | {share:.3%} | {scores[way]:.2%} "
-                     f"| {scores[REFERENCE]:.2%} | {difference * 100:+.2f} | {taken} |")  # fmt: skip
+                     f"| {scores[REFERENCE]:.2%} | {difference * 100:+.2f} | {within} |")  # fmt: skip
         print(lines[-1], flush=True)
     return lines
 
