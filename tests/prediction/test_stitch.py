@@ -444,7 +444,7 @@ def test_a_predictor_answers_large_images_by_tiles(models, task, monkeypatch):
     assert abs(len(found) - len(whole)) <= 0.02 * len(whole)
 
 
-def test_percentiles_are_those_of_the_whole_image(write_model, tmp_path):
+def test_percentiles_are_those_of_the_whole_image(write_model, tmp_path, monkeypatch):
     colours = Preprocessing(mean=(0.4,) * 3, std=(0.25,) * 3, percentiles=(1.0, 99.8))
     predictor = pixelwise.load(write_model(tmp_path / "m.safetensors", preprocessing=colours), "cpu", exact=True)
     image = np.random.default_rng(4).integers(0, 200, (300, 200, 3), np.uint8)
@@ -455,7 +455,8 @@ def test_percentiles_are_those_of_the_whole_image(write_model, tmp_path):
     assert predictor.card.preprocessing is not None
     assert predictor.card.preprocessing.percentiles == (1.0, 99.8)
     deep = torch.from_numpy(np.random.default_rng(4).integers(0, 65536, (2, 50, 70), np.uint16))
-    counts = levels._counts(lambda w: deep[:, w[0] : w[0] + w[2]], (50, 70))
+    monkeypatch.setattr(levels, "PIECE", 32)
+    counts = levels._counts(lambda w: deep[:, w[0] : w[0] + w[2], w[1] : w[1] + w[3]], (50, 70))
     expected = percentiles(deep[None].to(torch.int32), (1.0, 99.8)).flatten().tolist()
     assert levels.percentiles_of(counts, (1.0, 99.8)) == expected
 
@@ -488,3 +489,17 @@ def test_memory_does_not_depend_on_the_height(tiling):
 
     most(256)
     assert most(2560) < 1.25 * most(512)
+
+
+def test_blending_is_that_of_monai():
+    inferers = pytest.importorskip("monai.inferers")
+    image = torch.from_numpy(ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(3, 96, 128)), (0, 4, 4)) * 9)
+    asked = Asked(Pooled(), make_task("semantic", CLASSES))
+    rows, _ = tiled(asked, image, Tiling(32, 16, blended=True))
+    probs = inferers.sliding_window_inference(image[None], (32, 32), 1, lambda x: asked.forward(x[0]).probs(0)[None],
+                                              overlap=0.5, mode="gaussian")[0]  # fmt: skip
+    inner = (slice(16, -16), slice(16, -16))  # it cuts weights off below 0.001, which shows at the image's border
+    best = probs[(slice(None), *inner)].topk(2, 0)
+    sure = (best.values[0] - best.values[1]).numpy() > 0.02
+    assert sure.mean() > 0.9
+    assert (rows[inner] == best.indices[0].numpy())[sure].all()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from torch import Tensor
 
 from pixelwise.core.bands import Bands
 from pixelwise.core.outputs import Window
-from pixelwise.core.sample import Preprocessing
 from pixelwise.core.segments import Segments, look_up, smallest_int
 from pixelwise.data.decode import read_header
 from pixelwise.data.tiff import read_tags
@@ -70,10 +67,7 @@ def answer_large(predictor: Predictor, job: Job, windows: Windows, resume: Resum
     the scratch file behind; its own errors do not. Raises ImageError for a damaged file, OutputError for a full disk.
     """
     key, size = resume.key(job.path, job.name), windows.size
-    predictor = with_own_percentiles(predictor, windows)
     tiling = _tiling(predictor, size, tile)
-    rows, columns = tiling.counts(size)
-    predictor.expect(rows * columns)
     task = predictor.task
     most = None if bool(task.countable.any()) else task.classes.channels
     canvas = ScratchCanvas(resume.rows(key), size, most)
@@ -178,47 +172,3 @@ def _reduced(bands: Bands, factor: int, size: tuple[int, int]) -> Segments:
     number[-2] = -2
     small = look_up(number, torch.from_numpy(ids))
     return Segments(small, torch.from_numpy(bands.labels[rows]), torch.from_numpy(bands.scores[rows]))
-
-
-def with_own_percentiles(predictor: Predictor, windows: Windows) -> Predictor:
-    """The predictor with the percentiles of the whole image, where its preprocessing asks for an image's own.
-
-    A tile's own would be others. One pass over the image.
-    """
-    asking = [member for member in predictor.members if member.card.preprocessing.percentiles is not None]
-    if not asking:
-        return predictor
-    counts = np.zeros(1 << 16, np.int64)
-    for window in pieces(windows.size):
-        values = windows.read(window).to(torch.int32).numpy().ravel()
-        counts += np.bincount(values, minlength=1 << 16)
-    members = []
-    for member in predictor.members:
-        own = copy.copy(member)
-        if member.card.preprocessing.percentiles is not None:
-            own.card = replace(member.card, preprocessing=_fixed(member.card.preprocessing, counts))
-        members.append(own)
-    members[0].members = tuple(members)
-    return members[0]
-
-
-def _fixed(rule: Preprocessing, counts: np.ndarray) -> Preprocessing:
-    """The same rule for an image of these counts [V] of values, as one that no longer looks at the image."""
-    assert rule.percentiles is not None
-    low, high = (torch.tensor(p, dtype=torch.float32) for p in _percentiles(counts, rule.percentiles))
-    width = (high - low).clamp_min(1.0)
-    mean = (low + torch.tensor(rule.mean) * width).tolist()
-    std = (torch.tensor(rule.std) * width).tolist()
-    return replace(rule, percentiles=None, range=1.0, mean=tuple(mean), std=tuple(std))
-
-
-def _percentiles(counts: np.ndarray, wanted: Sequence[float]) -> list[float]:
-    """As `core.sample.percentiles`, from counts."""
-    below = counts.cumsum()
-    found = []
-    for percent in wanted:
-        place = percent / 100 * (int(below[-1]) - 1)
-        whole = int(place)
-        under, over = (int(np.searchsorted(below, min(whole + k, int(below[-1])), side="left")) for k in (1, 2))
-        found.append(under + (over - under) * (place - whole))
-    return found

@@ -15,13 +15,13 @@ from torch import Tensor
 from pixelwise.core.outputs import Window
 from pixelwise.core.sample import Preprocessing
 
-BAND = 1 << 24  # pixels that are read at once
+PIECE = 512  # pixels a side of what is read at once
 
 
 def levelled(predictor: Any, read: Callable[[Window], Tensor], size: tuple[int, int]) -> Any:
     """The predictor for tiles of one image (H, W): the same one, or a copy that knows the whole image's percentiles.
 
-    The image is then read once more, in bands. Its members are treated alike.
+    The image is then read once more, piece by piece. Its members are treated alike.
     """
     members = tuple(getattr(predictor, "members", (predictor,)))
     wanted = {m.card.preprocessing.percentiles for m in members} - {None}
@@ -36,12 +36,12 @@ def levelled(predictor: Any, read: Callable[[Window], Tensor], size: tuple[int, 
 def _counts(read: Callable[[Window], Tensor], size: tuple[int, int]) -> Tensor:
     """[V] int64: how many numbers of the image, over all channels, have each stored value."""
     total = torch.zeros(1, dtype=torch.int64)
-    rows = max(1, BAND // size[1])
-    for top in range(0, size[0], rows):
-        part = read((top, 0, min(rows, size[0] - top), size[1]))
-        found = torch.bincount(part.flatten().int(), minlength=len(total))
-        found[: len(total)] += total
-        total = found
+    for top in range(0, size[0], PIECE):
+        for left in range(0, size[1], PIECE):
+            part = read((top, left, min(PIECE, size[0] - top), min(PIECE, size[1] - left)))
+            found = torch.bincount(part.flatten().int(), minlength=len(total))
+            found[: len(total)] += total
+            total = found
     return total
 
 
