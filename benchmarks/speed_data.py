@@ -59,8 +59,8 @@ def draw(size: tuple[int, int] = SIZE, files: int = FILES) -> Path:
 def ours(masks: bool = True, kept: bool = False) -> Work:
     from pixelwise.config import TransformSettings
     from pixelwise.core.sample import Preprocessing
-    from pixelwise.data.cache import Disk
     from pixelwise.data.dataset import open_data
+    from pixelwise.data.disk import Disk
     from pixelwise.data.loader import make_loader
     from pixelwise.data.transforms import training_transforms
     from pixelwise.tasks import make_task

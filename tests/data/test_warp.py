@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from pixelwise.core.sample import Sample, image_tensor
 from pixelwise.core.segments import BOX, MASK, NOTHING, TAG, UNKNOWN, Segments
 from pixelwise.data.geometry import Bend, Placement, scaling, translation
+from pixelwise.data.resample import warp_image
 from pixelwise.data.transforms import Chain, Elastic, Flip, Pad, RandomCrop, RandomScale, Resize, Rotation
-from pixelwise.data.warp import warp, warp_boxes, warp_ids, warp_image
+from pixelwise.data.warp import warp, warp_boxes, warp_ids
 
 HEIGHT, WIDTH = 96, 130
 STEP = 256.0  # levels per pixel of the ramp

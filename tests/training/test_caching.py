@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from pixelwise.cli import parse
 from pixelwise.config import TrainSettings, to_dict
-from pixelwise.data.cache import Disk, Memory
+from pixelwise.data.cache import Memory
+from pixelwise.data.disk import Disk
 from pixelwise.errors import ConfigError
 from pixelwise.training import Training, caching
 from pixelwise.training.folder import resumed

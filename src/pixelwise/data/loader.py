@@ -67,7 +67,7 @@ def make_loader(
                  (False: they are filled up from a further permutation). Not shuffled: a short last batch is left out.
     balanced     images with rare classes come more often, see `sampling.repeat_factors` with `balance_threshold`;
                  `class_table` [records, K] bool says which class is in which image and is read in one pass if not given
-    cache        keeps decoded samples: `cache.Memory` or `cache.Disk`; batches are the same with any and with none
+    cache        keeps decoded samples: `cache.Memory` or `disk.Disk`; batches are the same with any and with none
     pin          page-locked memory, where there is a GPU
     say          hears once why the cache was left; by default it is a warning
     Raises ConfigError for numbers that cannot be and for no records at all.

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from pixelwise.config import TrainSettings
-from pixelwise.data.cache import Cache, Disk, Memory
+from pixelwise.data.cache import Cache, Memory
 from pixelwise.data.dataset import DataSet
+from pixelwise.data.disk import Disk
 from pixelwise.data.statistics import Statistics
 
 IN_MEMORY = 1 << 30  # bytes up to which --cache auto keeps images in memory

@@ -17,9 +17,10 @@ import torch
 
 from pixelwise.core.sample import Sample, image_tensor
 from pixelwise.core.segments import BOX, MASK, Segments
-from pixelwise.data import cache as caches
-from pixelwise.data.cache import Disk, Memory
+from pixelwise.data import disk as disks
+from pixelwise.data.cache import Memory
 from pixelwise.data.dataset import DataSet, Record, open_data
+from pixelwise.data.disk import Disk
 from pixelwise.data.entry import BAND, Damaged, Entry
 from pixelwise.data.io import write_png
 from pixelwise.data.loader import make_loader
@@ -274,7 +275,7 @@ def test_room_on_the_disk_is_left_free(data: DataSet, tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_swept_up(data: DataSet, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
     folder.mkdir()
-    for name, age in (("old", 2 * caches.LEFT_OVER), ("new", 0.0)):
+    for name, age in (("old", 2 * disks.LEFT_OVER), ("new", 0.0)):
         path = folder / f".{name}.part"
         path.write_bytes(bytes(100))
         at = path.stat().st_mtime - age
@@ -293,7 +294,7 @@ def test_a_full_disk_is_said_once_and_reading_goes_on(
         file.write(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(caches, "write_entry", full)
+    monkeypatch.setattr(disks, "write_entry", full)
     cache, said = disk(tmp_path), []
     load = make_loader(data, records(data), None, cache=cache, batch_size=2, say=said.append)
     for _ in range(2):
@@ -326,8 +327,8 @@ def test_a_folder_that_may_only_be_read_still_serves(
     def refuse(*about: Any, **more: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(caches.os, "replace", refuse)
-    monkeypatch.setattr(caches.os, "utime", refuse)
+    monkeypatch.setattr(disks.os, "replace", refuse)
+    monkeypatch.setattr(disks.os, "utime", refuse)
     monkeypatch.setattr(Path, "touch", refuse)
     source, cache, said = Counting(data), disk(tmp_path), []
     load = make_loader(source, records(data), None, cache=cache, batch_size=1, say=said.append)
@@ -378,8 +379,8 @@ def test_it_pickles(data: DataSet, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("system", "variable"), [("linux", "XDG_CACHE_HOME"), ("win32", "LOCALAPPDATA")])
 def test_the_folder_is_the_users_own(system: str, variable: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(caches.sys, "platform", system)
+    monkeypatch.setattr(disks.sys, "platform", system)
     monkeypatch.setenv(variable, str(tmp_path))
-    assert caches.default_folder() == tmp_path / "pixelwise" / "decoded"
-    monkeypatch.setattr(caches.sys, "platform", "darwin")
-    assert caches.default_folder() == Path.home() / "Library" / "Caches" / "pixelwise" / "decoded"
+    assert disks.default_folder() == tmp_path / "pixelwise" / "decoded"
+    monkeypatch.setattr(disks.sys, "platform", "darwin")
+    assert disks.default_folder() == Path.home() / "Library" / "Caches" / "pixelwise" / "decoded"
