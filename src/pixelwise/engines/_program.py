@@ -115,7 +115,15 @@ def trace(net: nn.Module, size: tuple[int, int, int] | None = None) -> Program:
         except (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"{type(net).__name__} cannot be exported: {reason}") from error
-    return Program(exported, module.rebuild, channels, least_size(net), size, single)
+    return Program(without_guards(exported), module.rebuild, channels, least_size(net), size, single)
+
+
+def without_guards(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program for all sizes: conditions under which torch would have taken a shortcut, such as padding by nothing,
+    say nothing against the general way that was traced. That it is right for every size is tried by who uses it."""
+    if hasattr(exported, "_guards_code"):
+        exported._guards_code = []
+    return exported
 
 
 @contextmanager

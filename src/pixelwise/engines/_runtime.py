@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from pixelwise.errors import ConfigError
 KEPT = 4  # programs for one size each
 CLOSE = 1e-3  # relative error allowed to float32 arithmetic in another order
 
-Run = Any  # images [B, C, H, W] float32 numpy -> arrays
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # images [B, C, H, W] float32 -> what the program gives
 
 
 class Runtime:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pixelwise.engines._program import Program, quiet
-from pixelwise.engines._runtime import Runtime
+from pixelwise.engines._runtime import Run, Runtime
 from pixelwise.errors import ConfigError, MissingExtraError
 
 NOTE = "converts the net once, in seconds; then images of any size, without further preparation"
@@ -60,20 +60,25 @@ def session(data: bytes | str) -> Any:
     return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
+def runner(program: Program) -> Run:
+    """What runs the program in ONNX Runtime."""
+    made = session(convert(program).SerializeToString())
+    name = made.get_inputs()[0].name
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        found: list[np.ndarray] = made.run(None, {name: images})
+        return found
+
+    return run
+
+
 class ONNX(Runtime):
     """See `engines.Engine` and `engines._runtime.Runtime`."""
 
     name = "onnx"
 
     def build(self, program: Program, precision: str) -> Any:
-        made = session(convert(program).SerializeToString())
-        name = made.get_inputs()[0].name
-
-        def run(images: np.ndarray) -> list[np.ndarray]:
-            found: list[np.ndarray] = made.run(None, {name: images})
-            return found
-
-        return run
+        return runner(program)
 
 
 def obstacle(net: nn.Module, device: torch.device) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from pixelwise.engines._program import Program, quiet
-from pixelwise.engines._runtime import Runtime
+from pixelwise.engines._runtime import Run, Runtime
 from pixelwise.errors import ConfigError, MissingExtraError
 
 NOTE = "converts the net once, in seconds; then images of any size, without further preparation"
@@ -34,9 +35,10 @@ def convert(program: Program) -> Any:
     with quiet():
         try:
             return openvino.convert_model(program.exported)
-        except RuntimeError as error:
+        except Exception as error:  # its converter's errors have no base of their own
             text = " ".join(str(error).split())
-            reason = text.partition("No conversion rule found for operations: ")[2] or text
+            rules = text.partition("No conversion rule found for operations: ")[2]
+            reason = rules or ", ".join(sorted(set(re.findall(r"aten[.:]+\w+", text)))) or text
             raise ConfigError(f"OpenVINO cannot take this net; what stops it: {reason[:300]}") from error
 
 
@@ -45,6 +47,16 @@ def compile_model(model: Any, precision: str) -> Any:
     settings = {"INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                 "PERFORMANCE_HINT": "LATENCY"}  # fmt: skip
     return door().Core().compile_model(model, "CPU", settings)
+
+
+def runner(program: Program, precision: str = "fp32") -> Run:
+    """What runs the program in OpenVINO."""
+    request = compile_model(convert(program), precision).create_infer_request()
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        return list(request.infer([images], share_inputs=True).values())  # copies, which outlive the next image
+
+    return run
 
 
 def has_bf16() -> bool:
@@ -58,12 +70,7 @@ class OpenVINO(Runtime):
     name = "openvino"
 
     def build(self, program: Program, precision: str) -> Any:
-        request = compile_model(convert(program), precision).create_infer_request()
-
-        def run(images: np.ndarray) -> list[np.ndarray]:
-            return list(request.infer([images], share_inputs=True).values())  # copies, which outlive the next image
-
-        return run
+        return runner(program, precision)
 
 
 def obstacle(net: nn.Module, device: torch.device) -> str:

@@ -101,8 +101,8 @@ def _numbers(found: Mapping[str, np.ndarray], pixels: np.ndarray, deployed: Depl
 
 @torch.no_grad()
 def _objects(found: Mapping[str, np.ndarray], pixels: np.ndarray, deployed: Deployed) -> tuple[int, int, int]:
-    """Objects of the net for which the file has one of the same label, box (to half a pixel), score (to a hundredth) and
-    mask (to a hundredth of its cells); of how many. Further ones of the file count as unequal."""
+    """Objects of the net for which the file has one of the same label, box (to half a pixel), score (to a hundredth)
+    and mask (to a hundredth of its cells); of how many. Further ones of the file count as unequal."""
     seen = deployed.preprocessing(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     expected: Any = deployed.inner.net(seen)
     left, equal = list(range(len(found["scores"]))), 0

@@ -2,8 +2,8 @@
 
 The contract, JSON: `input` (name, layout, dtype, channels, order, range, least size, size rule), `outputs` (names),
 `answer` ("labels" where the file gives a label map), `labels` (the name of each), `palette` (their colours, 0..255),
-`nothing` (the label of pixels of no class, or null), `pasted`
-(of detectors, how a mask lies in its box: "at centres" of pixels or by "whole pixels"), `card` (the model's card: task, thresholds, classes, training).
+`nothing` (the label of pixels of no class, or null), `pasted` (of detectors: a mask lies in its box "at centres" of
+pixels or by "whole pixels"), `card` (the model's card: task, thresholds, classes, training).
 """
 
 from __future__ import annotations
@@ -99,9 +99,11 @@ def contract(deployed: Deployed, net: nn.Module, card: ModelCard, task: Task) ->
              "order": "RGB" if rule.channels == 3 else rule.order, "range": rule.range, "least": least_size(net),
              "batch": "any" if 0 in deployed.free else 1,
              "resize_first": None if rule.size is None else rule.size.to_dict()}  # fmt: skip
+    aligned = getattr(net, "aligned", None)
+    pasted = None if aligned is None else "at centres" if aligned else "whole pixels"
     said = {"input": taken, "outputs": deployed.names, "answer": "labels" if deployed.dense is not None else "raw",
-            "labels": list(classes.names), "palette": [list(colour) for colour in classes.colours], "nothing": nothing, "pasted": {True: "at centres", False: "whole pixels"}.get(getattr(net, "aligned", None)),
-            "card": card.to_dict()}  # fmt: skip
+            "labels": list(classes.names), "palette": [list(colour) for colour in classes.colours], "nothing": nothing,
+            "pasted": pasted, "card": card.to_dict()}  # fmt: skip
     found: dict[str, Any] = plain(said)
     return found
 

@@ -15,7 +15,7 @@ import torch
 from pixelwise.core.atomic import output_error
 from pixelwise.core.modelfile import ModelCard, load_model
 from pixelwise.engines import least_size, onnx, openvino
-from pixelwise.engines._program import Program, quiet
+from pixelwise.engines._program import Program, quiet, without_guards
 from pixelwise.errors import ConfigError, ExportError, nearest
 from pixelwise.export.agreement import Agreement, measure
 from pixelwise.export.contract import Deployed, contract, dtype_of
@@ -88,7 +88,9 @@ def _trace(deployed: Deployed, net: Any, card: ModelCard) -> Program:
         except (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"{card.architecture} cannot be exported: {reason}") from error
-    return Program(exported, deployed.inner.rebuild if deployed.dense is None else _no_output, size[3], least)
+    return Program(
+        without_guards(exported), deployed.inner.rebuild if deployed.dense is None else _no_output, size[3], least
+    )
 
 
 def _no_output(*_: Any) -> Any:
@@ -113,10 +115,6 @@ def _write_openvino(program: Program, about: dict[str, Any], path: Path) -> None
 
 
 def _write_torch(program: Program, about: dict[str, Any], path: Path) -> None:
-    # conditions under which torch would have taken a shortcut, such as padding by nothing, say nothing against the
-    # general way that was traced: that it is right for every size is tried, see `agreement.measure`
-    if hasattr(program.exported, "_guards_code"):
-        program.exported._guards_code = []
     with quiet():
         torch.export.save(program.exported, path, extra_files={f"{KEY}.json": json.dumps(about)})
 
