@@ -70,8 +70,12 @@ def answer_by_tiles(predictor: Any, read: Callable[[Window], Tensor], size: tupl
     on_tile   called after every tile
     start     what `Progress.state` gave: all rows of tiles before it are on the canvas and are not computed again. The
               tiling must be the same one
-    Every pixel is written once, in no particular order within a row of tiles; with blended windows rows above the
-    tiles still open are final. `Table.final` makes final rows of them.
+    Every pixel is written once, in no particular order within a row of tiles; what lies above the next row of tiles'
+    windows is not written again. `Table.final` makes final rows of what was written. An exact tiling gives the class
+    map of the whole image to the bit where the net's arithmetic does not depend on the size of its input, as in
+    float64; in float32 and below, convolutions of another size may add up in another order, and labels differ where
+    two classes tie to the last bits. Objects are those of the whole image where they are connected components of that
+    map; their scores are means over their pieces, by area.
     Raises ConfigError where `start` belongs to another image or tiling.
     """
     tiling = tiling or tiling_for(predictor, size)
@@ -173,8 +177,11 @@ def _bytes(net: Any, channels: int) -> float:
 
 
 def segments_by_tiles(predictor: Any, pixels: Tensor, tiling: Tiling | None = None) -> Segments:
-    """The answer for an image [C, H, W] of stored pixels that is in memory, by tiles. Objects lie in one layer: where
-    they overlap, the surest shows."""
+    """The answer for an image [C, H, W] of stored pixels that is in memory, by tiles.
+
+    Objects lie in one layer: where they overlap, the surest of their tile shows. At most so many objects as a task
+    keeps of an image (`Instance.keep`) are kept of each tile.
+    """
     size = (int(pixels.shape[1]), int(pixels.shape[2]))
 
     def read(window: Window) -> Tensor:
