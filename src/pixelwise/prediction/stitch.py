@@ -191,8 +191,10 @@ def segments_by_tiles(predictor: Any, pixels: Tensor, tiling: Tiling | None = No
     most = None if predictor.task.countable.any() else len(predictor.task.classes)
     canvas = MemoryCanvas(size, most)
     table = answer_by_tiles(predictor, read, size, canvas, tiling=tiling)
-    ids = torch.empty(1, *size, dtype=smallest_int(len(table.labels)))
+    ids, kind = torch.from_numpy(canvas.rows), smallest_int(len(table.labels))
+    if ids.dtype != kind:
+        ids = torch.empty(size, dtype=kind)
     rows = max(1, SMALL // size[1])
-    for top in range(0, size[0], rows):
-        ids[0, top : top + rows] = torch.from_numpy(table.final(canvas.band(top, min(top + rows, size[0]))))
+    for top in range(0, size[0], rows):  # in place where the type is the same
+        ids[top : top + rows] = torch.from_numpy(table.final(canvas.band(top, min(top + rows, size[0]))))
     return Segments(ids, table.labels, scores=table.scores)
