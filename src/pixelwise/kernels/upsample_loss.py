@@ -6,7 +6,7 @@ loss is made that adds up pixels or compares regions. Nothing of size [B, K, H, 
 backward: the compiled forms hold a few rows of the enlarged logits at a time and in the backward pass compute them
 again. The reference, in plain PyTorch, does build them.
 
-Void pixels (negative labels) are not looked at. So what a net writes at a point of its grid that no other pixel's
+Void pixels (label -1) are not looked at. So what a net writes at a point of its grid that no other pixel's
 interpolation uses, infinities and NaN included, reaches neither value nor gradient. A point that also takes part in a
 pixel with a label reaches that pixel, as interpolation has it. Where the grid has the labels' size every pixel uses its
 own point alone.
@@ -39,7 +39,7 @@ def read_softmax(
 ) -> Readings:
     """Reads the softmax of logits [B, K, h, w] (float32, or float64), enlarged to the labels' size.
 
-    labels         [B, H, W] int32 in 0..K-1, negative at void. They are not checked.
+    labels         [B, H, W] int32 in 0..K-1, -1 at void. They are not checked.
     align_corners  as in torch's `interpolate`
     lse, masses    whether `lse`, and whether `predicted` and `true` are asked for
 
@@ -62,12 +62,13 @@ def reference(logits: Tensor, labels: Tensor, align_corners: bool, lse: bool, ma
     """`read_softmax` in plain PyTorch: builds the enlarged logits and their softmax."""
     valid = labels >= 0
     full = enlarge(logits, (labels.shape[1], labels.shape[2]), align_corners).masked_fill(~valid.unsqueeze(1), 0.0)
+    if not masses:
+        log_p = -F.cross_entropy(full, labels.long(), reduction="none", ignore_index=-1)
+        return Readings(log_p, torch.where(valid, full.logsumexp(1), 0.0) if lse else None, None, None)
     log_probs = full.log_softmax(1)  # [B, K, H, W]
     log_p = log_probs.gather(1, labels.clamp_min(0).long().unsqueeze(1)).squeeze(1)
     log_p = torch.where(valid, log_p, 0.0)
     logsum = torch.where(valid, full.logsumexp(1), 0.0) if lse else None
-    if not masses:
-        return Readings(log_p, logsum, None, None)
     # At void probabilities are finite, so a product cuts them off as surely as a selection, and faster.
     predicted = (log_probs.exp() * valid.unsqueeze(1)).sum((2, 3))
     return Readings(log_p, logsum, predicted, sum_by_label(torch.where(valid, log_p.exp(), 0.0), labels, full.shape[1]))

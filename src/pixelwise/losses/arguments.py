@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pixelwise.errors import ConfigError, DataError, nearest
-from pixelwise.kernels.upsample_loss import Readings, read_softmax
+from pixelwise.kernels.upsample_loss import Readings, read_softmax, reference
 
 ClassWeight = Tensor | Sequence[float] | None
+FEW = 16  # classes below which a log-softmax of full-size logits is faster in PyTorch than in the compiled form
 
 
 class Pixels:
@@ -46,11 +47,20 @@ class Pixels:
         found = self._readings
         if found is None or (lse and found.lse is None) or (masses and found.true is None):
             self.lse, self.masses = self.lse or lse, self.masses or masses
-            found = read_softmax(
-                self.logits, self.labels, align_corners=self.align_corners, lse=self.lse, masses=self.masses
-            )
+            if self._plain_is_faster():
+                found = reference(self.logits, self.labels, self.align_corners, self.lse, self.masses)
+            else:
+                found = read_softmax(
+                    self.logits, self.labels, align_corners=self.align_corners, lse=self.lse, masses=self.masses
+                )
             self._readings = found
         return found
+
+    def _plain_is_faster(self) -> bool:
+        """Whether PyTorch's log-softmax is: for logits at full size anyway, of few classes or channels-last."""
+        if tuple(self.logits.shape[2:]) != self.size or self.logits.device.type != "cpu" or self.masses:
+            return False
+        return self.classes < FEW or not self.logits.is_contiguous()
 
     def of_label(self, values: Tensor) -> Tensor:
         """[B, H, W] the value of each pixel's label, of values [K]; class 0's at void."""
