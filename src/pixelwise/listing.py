@@ -104,7 +104,7 @@ def _where(paper: Mapping[str, Any]) -> str:
 
 def page() -> str:
     """docs/models.md."""
-    lines = [PAGE_HEAD]
+    lines = [PAGE_HEAD, *_exports()]
     for architecture, module in architectures():
         paper = module.PAPER
         place = _where(paper)
@@ -119,6 +119,21 @@ def page() -> str:
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+RUNTIMES = ("torch", "onnx", "openvino")
+
+
+def _exports() -> list[str]:
+    """The table of what exports where; `tests/models/test_contract.py` holds every cell to it."""
+    lines = ["## Export", "", "`pixelwise export MODEL --to ...`, and the engines of the same names: whether the net",
+             "runs there as here, at any size, or which operator stops it.", "",
+             "| architecture | " + " | ".join(RUNTIMES) + " |", "|---|---|---|---|"]  # fmt: skip
+    for architecture, module in architectures():
+        stopped: Mapping[str, str] = getattr(module, "NOT_EXPORTED", {})
+        cells = [f"no: `{stopped[runtime]}`" if runtime in stopped else "yes" for runtime in RUNTIMES]
+        lines.append(f"| {architecture} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
 
 
 def _first_line(module: Any) -> str:

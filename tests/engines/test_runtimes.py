@@ -54,6 +54,7 @@ def test_bf16_is_close(net):
     assert prepare(engine, (40, 48)) >= 0
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_net_that_fits_one_size_gets_a_program_for_each(net, monkeypatch):
     monkeypatch.setattr("pixelwise.engines._runtime.agrees", lambda *_: False)
@@ -77,7 +78,7 @@ class Sorted(torch.nn.Module):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["openvino", "onnx"])
+@pytest.mark.parametrize("name", ["openvino", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_the_operator_that_stops_a_net_is_named(name, net):
     with pytest.raises(ConfigError, match="linalg_eig"):
         open_engine(name, Sorted(net), device="cpu")

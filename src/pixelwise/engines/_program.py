@@ -119,10 +119,13 @@ def trace(net: nn.Module, size: tuple[int, int, int] | None = None) -> Program:
 
 
 def without_guards(exported: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program for all sizes: conditions under which torch would have taken a shortcut, such as padding by nothing,
-    say nothing against the general way that was traced. That it is right for every size is tried by who uses it."""
+    """The program for all sizes: conditions under which torch would have taken a shortcut, such as padding by nothing
+    or a single box, say nothing against the general way that was traced. Who uses it tries whether it is right."""
     if hasattr(exported, "_guards_code"):
         exported._guards_code = []
+    for node in list(exported.graph.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default:
+            exported.graph.erase_node(node)
     return exported
 
 

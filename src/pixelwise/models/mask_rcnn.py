@@ -51,7 +51,7 @@ THIN = {
     "keep": 20,
 }
 DRAWS = True  # in training it draws what to learn from by the truth: validation, without it, has no loss
-NOT_EXPORTED = "torchvision's roi_align and nms answer a number of boxes that depends on the image"
+NOT_EXPORTED = {"openvino": "torchvision.nms"}
 
 MASKS_AT_ONCE = 128  # that pass the mask head together when predicting
 
