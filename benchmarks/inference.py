@@ -37,14 +37,14 @@ def side(name: str, way: str) -> Work:
     multiplies it, else float32"""
     import torch
 
-    from pixelwise.core.machine import has_bf16_units
+    from pixelwise.core.machine import here
     from pixelwise.engines import open_engine
 
     net, images = start(name)
     if way == "plain":
         run: Any = net.to(memory_format=torch.contiguous_format)
     else:
-        fast = way == "openvino" and has_bf16_units("cpu")
+        fast = way == "openvino" and here().bf16_units("cpu")
         run = open_engine(way, net, device="cpu", precision="bf16" if fast else "fp32")
 
     def look() -> Any:
