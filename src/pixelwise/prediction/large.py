@@ -53,7 +53,7 @@ def is_large(path: Path, predictor: Predictor, tile: int | None = None, *, by_ch
     if tile is not None:
         return size[0] * size[1] > tile * tile
     if by_choice and not predictor.task.countable.any() and too_large(predictor, size, MUCH):
-        return _is_cheap(tiling_for(predictor, size, MODEST))
+        return _is_cheap(_tiling(predictor, size, None))
     return too_large(predictor, size)
 
 
