@@ -66,8 +66,9 @@ def pad_by_numbers(net: nn.Module) -> nn.Module:
     for name, pool in list(net.named_modules()):
         if isinstance(pool, AvgPool2dSame) and pool.stride == (1, 1):
             parent, _, last = name.rpartition(".")
-            counted = {"count_include_pad": pool.count_include_pad}
-            setattr(net.get_submodule(parent), last, PaddedPool(pool.kernel_size[0], 1, **counted))
+            side = int(pool.kernel_size[0])  # type: ignore[index]  # a pair, as timm has it
+            evened = PaddedPool(side, 1, count_include_pad=pool.count_include_pad)
+            setattr(net.get_submodule(parent), last, evened)
     return net
 
 
