@@ -30,8 +30,9 @@ def ours() -> Work:
     import torch
 
     from pixelwise.config import OptimSettings
+    from pixelwise.core.choice import for_training
     from pixelwise.core.classes import Classes
-    from pixelwise.core.machine import pick_precision
+    from pixelwise.core.machine import here
     from pixelwise.core.sample import Preprocessing, Sample, collate
     from pixelwise.core.segments import Segments
     from pixelwise.objectives import Supervised
@@ -42,7 +43,7 @@ def ours() -> Work:
     net, images, labels = start()
     net = net.to(memory_format=torch.channels_last)
     device = torch.device("cpu")
-    world = World(device, pick_precision("auto", device), shard=False)
+    world = World(device, for_training(here()).precision, shard=False)
     task = make_task("semantic", Classes(names=[f"class {k}" for k in range(CLASSES)]))
     objective, optimizer = Supervised(Preprocessing()), make_optimizer(net, OptimSettings(), 1e-3)
     batch = collate([Sample(x, Segments.from_class_map(y, 255), "") for x, y in zip(images, labels)])

@@ -170,23 +170,6 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     return chosen
 
 
-@cache
-def has_bf16_units(kind: str) -> bool:
-    """Whether the device multiplies bf16 itself (a CPU that emulates it is slower than in float32)."""
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return kind == "cpu" and bool(BF16_UNITS & set(processor_flags(_read(ROOT / PROCESSOR))))
-
-
-def pick_precision(name: str, device: torch.device) -> str:
-    """'auto' -> bf16 where the device has units for it, else fp32. Raises ConfigError for what the device cannot."""
-    if name == "auto":
-        return "bf16" if has_bf16_units(device.type) else "fp32"
-    if name == "fp16" and device.type != "cuda":
-        raise ConfigError("Precision fp16 needs a CUDA device; on this one use bf16 or fp32.")
-    return name
-
-
 def describe(device: torch.device) -> str:
     """One line: processor or GPU, cores, memory."""
     if device.type == "cuda":
