@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import pickle
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -379,8 +380,9 @@ def test_it_pickles(data: DataSet, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("system", "variable"), [("linux", "XDG_CACHE_HOME"), ("win32", "LOCALAPPDATA")])
 def test_the_folder_is_the_users_own(system: str, variable: str, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(disks.sys, "platform", system)
+    monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setenv(variable, str(tmp_path))
-    assert disks.default_folder() == tmp_path / "pixelwise" / "decoded"
-    monkeypatch.setattr(disks.sys, "platform", "darwin")
+    below = ("pixelwise", "Cache") if system == "win32" else ("pixelwise",)
+    assert disks.default_folder() == tmp_path.joinpath(*below, "decoded")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert disks.default_folder() == Path.home() / "Library" / "Caches" / "pixelwise" / "decoded"

@@ -38,12 +38,28 @@ from some import double
 assert double(21) == 42
 print(oct(_private_folder().stat().st_mode & 0o777), len(list(_private_folder().rglob("*.nbi"))))
 """
-    # neither beside the file nor in the user's cache, as if both were read-only
-    told = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(tmp_path),
-            "NUMBA_CACHE_LOCATOR_CLASSES": "numba.core.caching.UserProvidedCacheLocator"}  # fmt: skip
+    (tmp_path / "home").write_text("a file, no folder")  # so that nothing can be written below it
+    places = {"TMPDIR": tmp_path, "PYTHONPATH": tmp_path, "XDG_CACHE_HOME": tmp_path / "home"}
+    told = {**os.environ, **{name: str(place) for name, place in places.items()}}
     told.pop("NUMBA_CACHE_DIR", None)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=told)
     assert done.stdout.split() == ["0o700", "1"], done.stderr
+
+
+def test_machine_code_lies_in_a_folder_that_changes_with_any_kernel(tmp_path, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (first, *_), (told,) = compiled._folders(""), compiled._folders(str(tmp_path / "own"))
+    assert first.parent == compiled.user_cache() / "kernels"
+    assert told == tmp_path / "own" / first.name
+    kernels = tmp_path / "kernels"
+    kernels.mkdir()
+    for name in ("compiled.py", "inner.py"):
+        (kernels / name).write_text(name)
+    monkeypatch.setattr(compiled, "__file__", str(kernels / "compiled.py"))
+    before = compiled._digest.__wrapped__()
+    (kernels / "inner.py").write_text("changed")
+    assert before != compiled._digest.__wrapped__()
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners here")

@@ -194,7 +194,7 @@ class Dense:
         return logits.softmax(0) if self.activation == "softmax" else logits.sigmoid()
 
     def class_map(self, i: int, window: Window | None = None) -> Tensor:
-        """[H, W] channel with the largest logit; under "sigmoid" K (nothing) where none exceeds 0; see `read_labels`."""
+        """[H, W] channel of the largest logit, see `read_labels`; under "sigmoid" K (nothing) where none is above 0."""
         floor = 0.0 if self.activation == "sigmoid" else None
         return read_labels(self.logits[i], self.frames[i], window, self.align_corners, floor)
 

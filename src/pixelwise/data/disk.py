@@ -8,7 +8,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pixelwise.core.segments import Segments
 from pixelwise.data.cache import Keyed, Source, sample_bytes
 from pixelwise.data.entry import Damaged, Entry, write_entry
 from pixelwise.data.stored import Stored
+from pixelwise.kernels.compiled import user_cache
 
 MARGIN = 2 << 30  # bytes of the disk that stay free, and at least a twentieth of it
 USED_AGAIN = 600.0  # seconds after which an entry that is read is marked as used again
@@ -240,11 +240,5 @@ class _Kept:
 
 
 def default_folder() -> Path:
-    """Below the user's own folder for what can be made again, as the system has it."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "pixelwise" / "decoded"
+    """Below the user's own folder for what can be made again."""
+    return user_cache() / "decoded"

@@ -1,18 +1,20 @@
 """How kernels are chosen and compiled. An operation has up to three forms: plain PyTorch, the reference; Numba, for
 CPUs; Triton, for GPUs.
 
-Numba compiles a function when it is first called and keeps the machine code in a cache folder, for this processor.
-Where nothing may be written beside the package nor into the user's cache, a folder below the system's temporary one
-serves. Without Numba the reference runs, to the same answer. All of Numba's functions here let go of Python's lock, so
-that plain threads share the work: its own threading layers may not be entered from two threads at once.
+Numba compiles a function when it is first called and keeps the machine code in the user's cache folder, for this
+processor. Where nothing may be written there, a folder below the system's temporary one serves. Without Numba the
+reference runs, to the same answer. All of Numba's functions here let go of Python's lock, so that plain threads share
+the work: its own threading layers may not be entered from two threads at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,14 +69,57 @@ def _compile(function: Function, fastmath: Any) -> Function:
     if numba is None:
         return function
     options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
+    told = numba.config.CACHE_DIR
+    folder = _folder(told)
+    if folder is None:
+        return numba.njit(**options)(function)
+    numba.config.CACHE_DIR = str(folder)
     try:
         return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder that it may write to
-        folder = _private_folder()
-        if folder is None:
-            return numba.njit(**options)(function)
-        numba.config.CACHE_DIR = str(folder)
-        return numba.njit(cache=True, **options)(function)
+    finally:
+        numba.config.CACHE_DIR = told
+
+
+@cache
+def _folder(told: str) -> Path | None:
+    """The first folder for machine code that can be written to."""
+    for folder in _folders(told):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+    return None
+
+
+def _folders(told: str) -> Iterator[Path]:
+    """Where machine code may be kept, the best place first; `told` is the user's own, from NUMBA_CACHE_DIR.
+
+    Each ends in a digest of all kernels: Numba itself looks for changes in the file of the outermost function alone.
+    """
+    if told:
+        yield Path(told) / _digest()
+        return
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        yield user_cache() / "kernels" / _digest()
+    private = _private_folder()
+    if private is not None:
+        yield private / _digest()
+
+
+@cache
+def _digest() -> str:
+    """Twelve letters that change with any file of this folder."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+def user_cache() -> Path:
+    """The user's own folder for what can be made anew, as the operating system has it."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "pixelwise" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "pixelwise"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixelwise"
 
 
 @cache
