@@ -112,7 +112,7 @@ def embedded_image(path: Path, data: bytes) -> bytes:
         raise ImageError(path, f"holds no image: imageData is missing or damaged ({error}).") from None
 
 
-def _pillow(path: Path, file: BinaryIO) -> Image.Image:
+def lazy_image(path: Path, file: BinaryIO) -> Image.Image:
     """Pillow's lazy image, for any size: our own limit is checked afterwards, on the header."""
     try:
         with _open_lock:  # Pillow's limit is one global number below ours
@@ -132,7 +132,7 @@ def _pillow(path: Path, file: BinaryIO) -> Image.Image:
         raise ImageError(path, f"has a damaged header ({error}).") from None
 
 
-def _too_many(width: int, height: int, limit: int) -> str:
+def too_many(width: int, height: int, limit: int) -> str:
     return (
         f"has {width} x {height} pixels, more than the limit of {limit:,}; raise max_pixels if the file can be trusted."
     )
@@ -141,7 +141,7 @@ def _too_many(width: int, height: int, limit: int) -> str:
 def _header(path: Path, image: Image.Image, max_pixels: int) -> Header:
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(path, _too_many(width, height, max_pixels))
+        raise ImageError(path, too_many(width, height, max_pixels))
     wide = image.mode.startswith("I") or _sixteen_bit(image)
     try:
         silent = image.format == "PNG" and "exif" not in image.info  # asking Pillow would decode the whole file
@@ -197,7 +197,7 @@ def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Header:
         with path.open("rb") as file:
             if not path.stat().st_size:
                 raise ImageError(path, EMPTY)
-            return _header(path, _pillow(path, file), max_pixels)
+            return _header(path, lazy_image(path, file), max_pixels)
     except OSError as error:
         raise _unreadable(path, error) from None
 
@@ -205,7 +205,7 @@ def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Header:
 def load_file(path: Path, max_pixels: int) -> tuple[bytes, Image.Image, Header]:
     """The bytes, Pillow's lazy image and the header, checked against `max_pixels`; nothing is decoded."""
     data = _bytes(path)
-    image = _pillow(path, io.BytesIO(data))
+    image = lazy_image(path, io.BytesIO(data))
     return data, image, _header(path, image, max_pixels)
 
 
@@ -223,7 +223,7 @@ def load_array(path: Path, max_pixels: int) -> np.ndarray:
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise ImageError(path, f"holds an array of shape {list(array.shape)}; expected [H, W] or [H, W, C].")
     if array.shape[0] * array.shape[1] > max_pixels:
-        raise ImageError(path, _too_many(array.shape[1], array.shape[0], max_pixels))
+        raise ImageError(path, too_many(array.shape[1], array.shape[0], max_pixels))
     return array
 
 

@@ -18,12 +18,11 @@ from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from pixelwise.core.sample import Preprocessing, image_tensor
 from pixelwise.data.channels import fit_channels
-from pixelwise.data.decode import MAX_PIXELS, TIFF, load_array, read_header
+from pixelwise.data.decode import MAX_PIXELS, TIFF, lazy_image, load_array, read_header, too_many
 from pixelwise.data.io import read_image
 from pixelwise.data.raster import EXTRA, Raster, available
 from pixelwise.data.tiff import COMPRESSION, ORIENTATION, STRIP_BYTES, STRIP_OFFSETS, read_tags
@@ -32,6 +31,7 @@ from pixelwise.errors import ImageError
 Window = tuple[int, int, int, int]  # top, left, height, width
 Read = Callable[[Window], np.ndarray]  # [h, w, C] as stored
 ANY = 1 << 62  # pixels: a limit for what is never held
+MOST_PER_BYTE = 2000  # pixels of a file: the best compression of a blank image holds half as many
 ROWS = 64  # that are decoded at once
 
 
@@ -77,7 +77,7 @@ def open_windows(path: str | Path, preprocessing: Preprocessing, *, max_pixels: 
     """Opens an image for reading by windows, if its file allows; else decodes it whole, once.
 
     max_pixels  limit for what is decoded whole: against a file that claims more than memory holds. What is read by
-                windows may be larger
+                windows may be larger, as long as the file's own size makes it believable
     Raises ImageError as `read_image` does; where only the extra `large` is missing, it says so.
     """
     path = Path(path)
@@ -90,10 +90,19 @@ def open_windows(path: str | Path, preprocessing: Preprocessing, *, max_pixels: 
     if not why:
         raster = Raster(path)
         if not raster.odd:
+            _check_claim(raster, max_pixels)
             return _raster(raster, preprocessing, "alpha" in raster.kinds or alpha)
         raster.close()
         why = raster.odd
     return _whole(path, preprocessing, max_pixels, why)
+
+
+def _check_claim(raster: Raster, max_pixels: int) -> None:
+    """Raises ImageError for more pixels than the limit in a file too small to hold them: it would take days."""
+    height, width = raster.size
+    if height * width > max(max_pixels, MOST_PER_BYTE * raster.path.stat().st_size):
+        raster.close()
+        raise ImageError(raster.path, too_many(width, height, max_pixels))
 
 
 def raster_pixels(path: Path, preprocessing: Preprocessing, max_pixels: int) -> Tensor | None:
@@ -149,7 +158,7 @@ def _against(path: Path) -> tuple[str, bool]:
         return f"its colours are {header.mode}", False
     if header.orientation != 1:
         return "it is turned by EXIF", False
-    with _opened(path) as file, Image.open(file) as image:
+    with _opened(path) as file, lazy_image(path, file) as image:
         if image.info.get("progressive") or image.info.get("interlace") or getattr(image, "is_animated", False):
             return "it is progressive, interlaced or animated", False
     return ("" if available() else MISSING), header.alpha
@@ -209,7 +218,7 @@ def _rows_of_tiff(path: Path, preprocessing: Preprocessing) -> Windows | None:
 
 def _pages(path: Path) -> bool:
     """Whether a TIFF has further pages, which may be channels of the image."""
-    with _opened(path) as file, Image.open(file) as image:
+    with _opened(path) as file, lazy_image(path, file) as image:
         return getattr(image, "n_frames", 1) > 1
 
 

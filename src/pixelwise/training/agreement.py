@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pixelwise.core.modelfile import load_model, save_model
+from pixelwise.core.modelfile import load_model, read_card, save_model
 from pixelwise.engines import open_engine
 from pixelwise.prediction.chosen import equal_share
 from pixelwise.views import look
@@ -24,8 +24,12 @@ def note_agreement(path: Path, dataset: Any, records: Sequence[Any], device: tor
                    say: Callable[[str], None]) -> float:  # fmt: skip
     """Share of pixels (0..1) that the net of a model file answers in bf16 as in float32, on some of these records.
 
-    Said, and written into the file's header as `training["agreement"]`. Raises what reading raises.
+    Said, and written into the file's header as `training["agreement"]`; a file that has it stays as it is. Raises what
+    reading raises.
     """
+    known = read_card(path).training.get("agreement", {})
+    if WAY in known:
+        return float(known[WAY])
     net, card = load_model(path, device)
     ways = [open_engine("eager", net, device=device, precision=precision) for precision in ("fp32", "bf16")]
     shares, pixels = [], []
