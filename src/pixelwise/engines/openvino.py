@@ -12,6 +12,7 @@ from torch import nn
 
 from pixelwise.engines._program import Program, quiet
 from pixelwise.engines._runtime import Run, Runtime
+from pixelwise.engines._signals import own_signal_stack
 from pixelwise.errors import ConfigError, MissingExtraError
 
 NOTE = "converts the net once, in seconds; then images of any size, without further preparation"
@@ -46,7 +47,8 @@ def compile_model(model: Any, precision: str) -> Any:
     """The model made ready for this CPU, on as many threads as torch has."""
     settings = {"INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                 "PERFORMANCE_HINT": "LATENCY"}  # fmt: skip
-    return door().Core().compile_model(model, "CPU", settings)
+    with own_signal_stack():
+        return door().Core().compile_model(model, "CPU", settings)
 
 
 def runner(program: Program, precision: str = "fp32") -> Run:
@@ -61,7 +63,8 @@ def runner(program: Program, precision: str = "fp32") -> Run:
 
 def has_bf16() -> bool:
     """Whether the runtime computes in bf16 here, which it then does by itself."""
-    return "BF16" in door().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with own_signal_stack():
+        return "BF16" in door().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVINO(Runtime):
