@@ -23,7 +23,8 @@ with own_signal_stack():
 after = signal_stack()
 assert (after.place, after.flags, after.size) == (before.place, before.flags, before.size)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_openvino_leaves_none():
@@ -35,4 +36,5 @@ before = signal_stack().size
 has_bf16()
 assert signal_stack().size == before, (before, signal_stack().size)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
