@@ -3,7 +3,7 @@
     python benchmarks/growth.py [--only predict loss pq] [--megapixels 1 4 16 67 100 400] [--out NAME]
 
 Each size runs in a process of its own, see `growth_predict.py`, `growth_loss.py` and `growth_pq.py`. Writes NAME.json,
-and NAME.svg with seconds and memory of each on logarithmic axes beside a line that grows as the size does. Parts that
+and NAME.png with seconds and memory of each on logarithmic axes beside a line that grows as the size does. Parts that
 are not run again keep what NAME.json has of them.
 """
 
@@ -56,8 +56,7 @@ def steepest(points: list[tuple[float, float, float]], column: int) -> float:
 def draw(found: dict[str, Points], path: Path) -> None:
     import matplotlib
 
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "growth"
+    matplotlib.use("agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, len(found), figsize=(4 * len(found), 6), squeeze=False, layout="constrained")
@@ -73,15 +72,18 @@ def draw(found: dict[str, Points], path: Path) -> None:
             )
             axis.set(xlabel=AXES[part], ylabel=label, title=part if row == 0 else "")
             axis.legend(frameon=False, fontsize=8)
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, dpi=90)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="*", default=list(PARTS), help="parts to run; none: only draw")
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 4, 16, 67, 100, 400])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "growth")
     options = parser.parse_args()
+    for part in options.only:
+        if part not in PARTS:
+            parser.error(f"There is no part '{part}'; there are {', '.join(PARTS)}.")
     import torch
 
     from pixelwise.core.machine import describe
@@ -98,8 +100,8 @@ def main() -> None:
                 print(f"{part:>8} {side:>10} {size:8.0f} {AXES[part]} {seconds:10.3f} s {memory:9.1f} MB")
             print(f"{part:>8} {side:>10} times the size's own growth at most: {steepest(points, 1):.2f} in seconds")
     kept.write_text(json.dumps({"about": about, "points": found}, indent=1) + "\n")
-    draw({part: found[part] for part in PARTS if part in found}, options.out.with_suffix(".svg"))
-    print(options.out.with_suffix(".svg"))
+    draw({part: found[part] for part in PARTS if part in found}, options.out.with_suffix(".png"))
+    print(options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":
