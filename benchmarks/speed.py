@@ -6,7 +6,7 @@ Each file in `speed_rows/` is a row of the table. A side of a row runs in a proc
 round by round, and the median of the rounds counts. By default the processor's time is counted, which other programs on
 the machine disturb least; --wall counts the clock's. Memory is what the operating system's high-water mark rises by
 while the work is done once, in a fresh process. What the sides answer is compared. Prints the table; --out NAME writes
-NAME.json, with machine, versions and load, and NAME.md.
+NAME.json, with machine, versions and load, and NAME.md, after each row; rows that are not run again stay.
 """
 
 from __future__ import annotations
@@ -124,16 +124,29 @@ def main() -> None:
     options = parser.parse_args()
     machine, found = about(options), {}
     for name in rows(options.only):
-        found[name] = measure(name, options.repeats, options.threads, options.wall)
+        found[name] = measure(name, options.repeats, options.threads, options.wall) | {"about": machine}
         print("\n".join(lines({name: found[name]})[2:]), flush=True)
-    said = f"{machine['machine']}; {machine['threads']} thread, {machine['time']} time, median of {options.repeats}; "
-    said += f"load {machine['load'][0]:.1f}; torch {machine['versions']['torch']}; {machine['date']}"
-    print("\n" + said)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.with_suffix(".json").write_text(json.dumps({"about": machine, "rows": found}, indent=1) + "\n")
-        text = ["# Speed and memory beside the usual ways", "", *lines(found), "", said, ""]
-        options.out.with_suffix(".md").write_text("\n".join(text))
+        if options.out:
+            keep(options.out, found)
+    print("\n" + said(machine))
+
+
+def said(machine: dict[str, Any]) -> str:
+    return (f"{machine['machine']}; {machine['time']} time, median of "
+            f"{machine['repeats']}; load {machine['load'][0]:.1f}; torch {machine['versions']['torch']}; "
+            f"{machine['date']}")  # fmt: skip
+
+
+def keep(out: Path, found: dict[str, Any]) -> None:
+    """Writes NAME.json and NAME.md; rows that are not in `found` stay as the file has them."""
+    path = out.with_suffix(".json")
+    old = json.loads(path.read_text())["rows"] if path.exists() else {}
+    all_rows = {name: (old | found)[name] for name in sorted(old | found)}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"rows": all_rows}, indent=1) + "\n")
+    runs = dict.fromkeys(said(row["about"]) for row in all_rows.values())
+    text = ["# Speed and memory beside the usual ways", "", *lines(all_rows), "", *(f"- {run}" for run in runs), ""]
+    out.with_suffix(".md").write_text("\n".join(text))
 
 
 if __name__ == "__main__":
