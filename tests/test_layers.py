@@ -29,7 +29,7 @@ LAYERS = (
     {"evaluation"},
     {"report"},
     {"training"},
-    {"export", "prune", "listing", "advice"},
+    {"export", "prune", "listing", "advice", "commands"},
     {"cli", "serve"},
     {"__main__"},
 )
