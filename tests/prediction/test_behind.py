@@ -20,7 +20,7 @@ from pixelwise.prediction.writers import Answer, Overlay
 class Slow:
     """Takes its time, the longer the lower the number in the image's name."""
 
-    BY_BANDS = RESUMES = False
+    BY_BANDS = False
 
     def __init__(self, fault=None):
         self.fault, self.seen, self.threads = fault, [], set()

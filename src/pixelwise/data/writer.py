@@ -66,6 +66,18 @@ class LargeItem:
         return self.bands.size
 
 
+class Resumable(ABC):
+    """A writer that tells all that it remembers of an image, so that an interrupted run need not write it again."""
+
+    @abstractmethod
+    def note(self) -> dict[str, Any]:
+        """What the last `write` added to what is remembered, as plain JSON; `recall` adds it again."""
+
+    @abstractmethod
+    def recall(self, note: Mapping[str, Any]) -> None:
+        """Remembers an image as if it had just been written."""
+
+
 class Writer(ABC):
     """The base of all formats: counts what is lost and leaves it out.
 
@@ -76,13 +88,11 @@ class Writer(ABC):
         overlaps  pixels of several segments
         scores    how sure an answer is
         boxes     rows that have a box and no pixels
-    BY_BANDS says whether `write` takes a LargeItem too; RESUMES whether `note` and `recall` tell all that is remembered
-    of an image, so that an interrupted run need not write it again.
+    BY_BANDS says whether `write` takes a LargeItem too. A writer that can resume is `Resumable` as well.
     """
 
     HOLDS: ClassVar[frozenset[str]] = frozenset()
     BY_BANDS: ClassVar[bool] = False
-    RESUMES: ClassVar[bool] = False
 
     def __init__(self, out: Path, classes: Classes) -> None:
         self.out, self.classes = Path(out), classes
@@ -92,14 +102,6 @@ class Writer(ABC):
     @abstractmethod
     def write(self, item: Item) -> tuple[Path, ...]:
         """Writes what belongs to this image alone; returns the files."""
-
-    def note(self) -> dict[str, Any]:
-        """What the last `write` added to what is remembered, as plain JSON; `recall` adds it again."""
-        raise NotImplementedError(f"{type(self).__module__} does not resume")
-
-    def recall(self, note: Mapping[str, Any]) -> None:
-        """Remembers an image as if it had just been written."""
-        raise NotImplementedError(f"{type(self).__module__} does not resume")
 
     def finish(self) -> tuple[str, ...]:
         """Writes what covers all images; returns what was lost, a sentence each with its count."""

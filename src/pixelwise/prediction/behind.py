@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pixelwise.data.writer import Resumable
 from pixelwise.prediction.names import Job
 from pixelwise.prediction.writers import Answer, LargeAnswer, Writer
 
@@ -91,9 +92,10 @@ class Behind:
 
 
 def _write(writer: Writer, answer: Answer | LargeAnswer) -> Written:
-    return writer.write(answer), writer.note() if writer.RESUMES else {}
+    return writer.write(answer), writer.note() if isinstance(writer, Resumable) else {}
 
 
 def _recall(writer: Writer, note: Mapping[str, Any]) -> Written:
+    assert isinstance(writer, Resumable), "a run with a writer that remembers nothing computes its images again"
     writer.recall(note)
     return (), {}

@@ -18,6 +18,7 @@ from torch import Tensor
 from pixelwise.core.atomic import check_writable
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.data.windows import Windows, open_windows
+from pixelwise.data.writer import Resumable
 from pixelwise.errors import ImageError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
 from pixelwise.prediction.amount import different_sizes
@@ -141,7 +142,7 @@ class _Run:
     measuring: threading.Lock = field(default_factory=threading.Lock)  # what the net takes is found once
 
     def __post_init__(self) -> None:
-        self.resumes = all(writer.RESUMES for writer in self.writers.values())
+        self.resumes = all(isinstance(writer, Resumable) for writer in self.writers.values())
 
     def known(self, job: Job) -> dict[str, Any] | None:
         """What an earlier run noted of an image that it finished."""

@@ -25,7 +25,7 @@ from pixelwise.core.types import Task
 from pixelwise.data.io import write_jpeg, write_png
 from pixelwise.data.maps import KINDS as MAPS
 from pixelwise.data.maps import map_ending, write_map
-from pixelwise.data.writer import Item, LargeItem, open_writer
+from pixelwise.data.writer import Item, LargeItem, Resumable, open_writer
 from pixelwise.data.writers.folder import MOST_IDS, ClassIds
 from pixelwise.data.writers.objects import row_numbers
 from pixelwise.errors import ConfigError, ImageError, nearest
@@ -67,28 +67,22 @@ class LargeAnswer(LargeItem):
 
 
 class Writer(Protocol):
-    """Writes one kind of file: those below, and all of `data/writers/`, where BY_BANDS and RESUMES are told of.
+    """Writes one kind of file: those below, and all of `data/writers/`, where BY_BANDS is told of.
 
     `write` returns what it wrote; `finish` writes what covers all images and returns what was lost, a sentence each.
     """
 
     BY_BANDS: ClassVar[bool]
-    RESUMES: ClassVar[bool]
 
     def write(self, item: Any, /) -> tuple[Path, ...]: ...
-
-    def note(self) -> dict[str, Any]: ...
-
-    def recall(self, note: Mapping[str, Any], /) -> None: ...
 
     def finish(self) -> tuple[str, ...]: ...
 
 
-class Each:
+class Each(Resumable):
     """A kind of which every image has its own files, and nothing is lost or remembered."""
 
     BY_BANDS: ClassVar[bool] = True
-    RESUMES: ClassVar[bool] = True
 
     def note(self) -> dict[str, Any]:
         return {}

@@ -25,14 +25,14 @@ DESCRIPTION = "COCO panoptic: annotations/panoptic_SPLIT.json with panoptic_SPLI
 BESIDE = True  # whether answers stand beside those of other kinds, rather than in a folder of this name
 
 
-class Writer(writer.Writer):
+class Writer(writer.Resumable, writer.Writer):
     """Writes COCO panoptic. Without splits the files are panoptic.json and panoptic/*.png; answers have a `score`.
 
     Several stuff segments of one class are one segment, as COCO's rules ask. Ids are `keys` where these fit.
     """
 
     HOLDS = frozenset({"crowd", "unknown", "scores"})
-    BY_BANDS = RESUMES = True
+    BY_BANDS = True
 
     def __init__(self, out: Path, classes: Classes) -> None:
         super().__init__(out, classes)

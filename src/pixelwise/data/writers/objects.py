@@ -35,7 +35,7 @@ def row_numbers(labels: np.ndarray, scores: np.ndarray, is_thing: np.ndarray) ->
     return found
 
 
-class Writer(writer.Writer):
+class Writer(writer.Resumable, writer.Writer):
     """Writes objects.csv and counts.csv.
 
     objects.csv  one row per segment: its number within the image (of truth: its id on disk; of an answer: its id in the
@@ -48,7 +48,7 @@ class Writer(writer.Writer):
     """
 
     HOLDS = frozenset({"crowd", "overlaps", "scores", "unknown", "nothing"})
-    BY_BANDS = RESUMES = True
+    BY_BANDS = True
 
     def __init__(self, out: Path, classes: Classes) -> None:
         super().__init__(out, classes)
