@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from speed_side import Work
+from speed_side import Row, Work
 
 CLASSES, SIZE = 21, 512
 
@@ -70,3 +70,18 @@ def compare(answers: Mapping[str, Any]) -> str:
         if found is not exact:
             said.append(f"{name} {sum(a == b for a, b in zip(found, exact, strict=True)) / len(exact):.2%}")
     return "labels equal to float32: " + ", ".join(said)
+
+
+def row(net: str, said: str, target: float) -> Row:
+    """The row of a net, which the table calls `said`, to be `target` times as fast as eager float32."""
+    return Row(
+        what=f"inference at {SIZE}x{SIZE}, {said}",
+        sides={
+            "pixelwise": lambda: side(net, "openvino"),
+            "eager float32": lambda: side(net, "plain"),
+            "ONNX Runtime": lambda: side(net, "onnx"),
+        },
+        digest=digest,
+        compare=compare,
+        target={"eager float32": target},
+    )

@@ -16,7 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from speed_side import Work
+from speed_side import Row, Work
 
 SIZE, CROP, CLASSES, FILES, ITEMS = (1024, 2048), 512, 19, 4, 24
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -56,7 +56,7 @@ def draw(size: tuple[int, int] = SIZE, files: int = FILES) -> Path:
     return root
 
 
-def ours(masks: bool = True, kept: bool = False) -> Work:
+def ours(masks: bool, kept: bool = False) -> Work:
     from pixelwise.config import TransformSettings
     from pixelwise.core.sample import Preprocessing
     from pixelwise.data.dataset import open_data
@@ -87,7 +87,7 @@ def ours(masks: bool = True, kept: bool = False) -> Work:
     return make(draw(), CROP, ITEMS)
 
 
-def torchvision(masks: bool = True) -> Work:
+def torchvision(masks: bool) -> Work:
     import torch
     from torchvision import io, tv_tensors
     from torchvision.transforms import v2
@@ -119,7 +119,7 @@ def torchvision(masks: bool = True) -> Work:
     return make(draw(), SIZE, CROP, ITEMS)
 
 
-def albumentations(masks: bool = True) -> Work:
+def albumentations(masks: bool) -> Work:
     import albumentations as A
     from albumentations.pytorch import ToTensorV2
 
@@ -158,3 +158,19 @@ def compare(answers: Mapping[str, Any]) -> str:
     ours = np.array(answers["pixelwise"])
     most = max(float(np.abs(np.array(a) - ours).max()) for a in answers.values())
     return f"mean colour within {most:.2f} deviations (other draws)"
+
+
+def row(what: str, masks: bool) -> Row:
+    """A row where every side decodes."""
+    sides = {
+        "pixelwise": lambda: ours(masks),
+        "torchvision": lambda: torchvision(masks),
+        "albumentations": lambda: albumentations(masks),
+    }
+    return Row(what, sides, compare=compare, target={"torchvision": 2.2})
+
+
+def row_from_cache(what: str, masks: bool) -> Row:
+    """A row where ours reads from its decoded cache."""
+    sides = {"pixelwise": lambda: ours(masks, kept=True), "torchvision": lambda: torchvision(masks)}
+    return Row(what, sides, compare=compare, target={"torchvision": 10})

@@ -96,7 +96,7 @@ def row(what: str, mix: str, usual: Mapping[str, Callable[[], Loss]], *, classes
         return lambda: work(enlarged(make(), factor), classes, grid, factor, images)
 
     sides = {"pixelwise": lambda: work(on_grid(mix, void), classes, grid, factor, images)}
-    return Row(what, {**sides, **{name: side(make) for name, make in usual.items()}}, digest, compare, target or {})
+    return Row(what, {**sides, **{name: side(make) for name, make in usual.items()}}, compare, target or {}, digest)
 
 
 def cross_entropy(void: int = 255) -> Loss:

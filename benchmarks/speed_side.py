@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 Work = Callable[[], Any]
+
+
+def as_lists(answer: Any) -> Any:
+    """A number, or an array or tensor as nested lists."""
+    return np.asarray(answer).tolist()
 
 
 @dataclass(frozen=True)
@@ -25,16 +32,16 @@ class Row:
     sides    {name: maker}; "pixelwise" is ours. A maker imports, draws the same input as the others, runs the code once
              on something tiny (what is compiled then does not count as memory), and returns the work: a function of no
              argument whose answer is an array, tensor, number or tuple of them.
-    target   {other side: how many times as fast ours is to be}
     compare  the sides' answers, each as `digest` gave it -> a few words
-    digest   an answer -> something small that JSON can hold
+    target   {other side: how many times as fast ours is to be}
+    digest   an answer -> something small that JSON can hold; by default the whole answer as lists of numbers
     """
 
     what: str
     sides: Mapping[str, Callable[[], Work]]
-    digest: Callable[[Any], Any]
     compare: Callable[[Mapping[str, Any]], str]
     target: Mapping[str, float] = field(default_factory=dict)
+    digest: Callable[[Any], Any] = as_lists
 
 
 def _status(key: str) -> int:

@@ -76,7 +76,6 @@ def row(classes: int, target: float) -> Row:
     return Row(
         what=f"bilinear x4 and argmax to 1024x2048, {classes} classes" + (", noise" if os.environ.get("ROUGH") else ""),
         sides=dict(zip(SIDES, makers)),
-        digest=lambda labels: np.asarray(labels).tolist(),
         compare=compare,
         target={SIDES[1]: target},
     )

@@ -2,17 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import speed_data
-from speed_side import Row
+from speed_data import row_from_cache
 
-ROW = Row(
-    what="24 x the crop of a 2048x1024 image from the decoded cache",
-    sides={
-        "pixelwise": lambda: speed_data.ours(masks=False, kept=True),
-        "torchvision": lambda: speed_data.torchvision(masks=False),
-    },
-    digest=lambda means: np.asarray(means).tolist(),
-    compare=speed_data.compare,
-    target={"torchvision": 10},
-)
+ROW = row_from_cache("24 x the crop of a 2048x1024 image from the decoded cache", masks=False)

@@ -2,17 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import speed_data
-from speed_side import Row
+from speed_data import row_from_cache
 
-ROW = Row(
-    what="the same with its mask",
-    sides={
-        "pixelwise": lambda: speed_data.ours(masks=True, kept=True),
-        "torchvision": lambda: speed_data.torchvision(masks=True),
-    },
-    digest=lambda means: np.asarray(means).tolist(),
-    compare=speed_data.compare,
-    target={"torchvision": 10},
-)
+ROW = row_from_cache("the same with its mask", masks=True)

@@ -2,18 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import speed_data
-from speed_side import Row
+from speed_data import row
 
-ROW = Row(
-    what="the same with an 8-bit PNG mask",
-    sides={
-        "pixelwise": lambda: speed_data.ours(masks=True),
-        "torchvision": lambda: speed_data.torchvision(masks=True),
-        "albumentations": lambda: speed_data.albumentations(masks=True),
-    },
-    digest=lambda means: np.asarray(means).tolist(),
-    compare=speed_data.compare,
-    target={"torchvision": 2.2},
-)
+ROW = row("the same with an 8-bit PNG mask", masks=True)

@@ -2,19 +2,6 @@
 
 from __future__ import annotations
 
-from inference import compare, digest, side
-from speed_side import Row
+from inference import row
 
-NET = "deeplab-v3plus"
-
-ROW = Row(
-    what="inference at 512x512, DeepLabV3+ ResNet-50",
-    sides={
-        "pixelwise": lambda: side(NET, "openvino"),
-        "eager float32": lambda: side(NET, "plain"),
-        "ONNX Runtime": lambda: side(NET, "onnx"),
-    },
-    digest=digest,
-    compare=compare,
-    target={"eager float32": 7},
-)
+ROW = row("deeplab-v3plus", "DeepLabV3+ ResNet-50", target=7)

@@ -2,19 +2,6 @@
 
 from __future__ import annotations
 
-from inference import compare, digest, side
-from speed_side import Row
+from inference import row
 
-NET = "unet"
-
-ROW = Row(
-    what="inference at 512x512, U-Net 31M",
-    sides={
-        "pixelwise": lambda: side(NET, "openvino"),
-        "eager float32": lambda: side(NET, "plain"),
-        "ONNX Runtime": lambda: side(NET, "onnx"),
-    },
-    digest=digest,
-    compare=compare,
-    target={"eager float32": 8},
-)
+ROW = row("unet", "U-Net 31M", target=8)

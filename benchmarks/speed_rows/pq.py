@@ -116,7 +116,6 @@ def compare(answers: Mapping[str, Any]) -> str:
 ROW = Row(
     what="panoptic quality, 1024x2048, 170 and 200 segments",
     sides={"pixelwise": ours, "panopticapi's arithmetic": panopticapi, "torchmetrics": torchmetrics},
-    digest=float,
     compare=compare,
     target={"panopticapi's arithmetic": 4},
 )
