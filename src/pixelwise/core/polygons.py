@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
 from pixelwise.core import rle
+from pixelwise.core.bands import Bands
+from pixelwise.core.outlines import Outlines
 from pixelwise.core.segments import Segments
 from pixelwise.errors import DataError
 
@@ -33,31 +34,14 @@ Window = tuple[tuple[int, int, int, int], np.ndarray]  # box x0 y0 x1 y1 and the
 def trace(mask: np.ndarray) -> list[list[np.ndarray]]:
     """[H, W] bool -> the shape whose `fill` is that mask: polygons of integer rings [P, 2] along pixel edges.
 
-    Pixels that touch at a corner are of one polygon (8 neighbours), holes that touch at a corner are two.
+    Every polygon is valid as OGC's Simple Features have it: its pixels hang together by their sides (4 neighbours), no
+    ring visits a point twice, and pixels or holes that touch at a corner alone are of two polygons or are two holes.
+    Rings begin at their upper left corner and turn at every point; outer ones are counterclockwise where y grows up,
+    holes clockwise. Polygons and holes come in the order of where they begin, from the top.
     """
-    # With each pixel doubled, border pixel (X, Y) of the contour stands for the pixel corner ((X+1)//2, (Y+1)//2).
-    double = np.repeat(np.repeat(np.ascontiguousarray(mask, np.uint8), 2, 0), 2, 1)
-    contours, tree = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    polygons: dict[int, list[np.ndarray]] = {}
-    holes: list[tuple[int, np.ndarray]] = []
-    for at, contour in enumerate(contours):
-        ring = _corners(contour[:, 0].astype(np.int64))
-        parent = int(tree[0, at, 3])
-        if parent < 0:
-            polygons[at] = [ring]
-        else:
-            holes.append((parent, ring))
-    for parent, ring in holes:
-        polygons[parent].append(ring)
-    return list(polygons.values())
-
-
-def _corners(contour: np.ndarray) -> np.ndarray:
-    """A contour of doubled pixels [P, 2] -> its pixel corners, only those where the line turns."""
-    ring = (contour + 1) // 2
-    ring = ring[(ring != np.roll(ring, 1, 0)).any(1)]
-    before, after = ring - np.roll(ring, 1, 0), np.roll(ring, -1, 0) - ring
-    return ring[(before != after).any(1)]
+    rows = np.where(mask, np.int8(0), np.int8(-1))
+    one = np.zeros(1, np.int64)
+    return list(Outlines.of(Bands(rows.shape, one, one, lambda top, bottom: rows[top:bottom])).polygons(0))
 
 
 def join(shape: Sequence[Sequence[Any]]) -> np.ndarray:
@@ -199,14 +183,9 @@ def _ring(points: Any) -> np.ndarray:
 
 
 def to_shapes(segments: Segments) -> list[list[list[np.ndarray]]]:
-    """The shape of each row by `trace`; rows without pixels have an empty one."""
-    boxes, crops = segments.windows()
-    shapes = []
-    for (x0, y0, _, _), crop in zip(boxes.tolist(), crops):
-        polygons = trace(crop) if crop.any() else []
-        corner = np.array([x0, y0])
-        shapes.append([[ring + corner for ring in polygon] for polygon in polygons])
-    return shapes
+    """The shape of each row as by `trace`; rows without pixels have an empty one."""
+    outlines = Outlines.of(Bands.of(segments))
+    return [list(outlines.polygons(row)) for row in range(len(segments))]
 
 
 def shape_window(shape: Sequence[Sequence[Any]], size: Sequence[int]) -> Window:

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from pixelwise.core.outlines import spread
 from pixelwise.core.segments import Segments
 from pixelwise.errors import DataError
 
 LARGEST = 1 << np.arange(4, 60, 5, dtype=np.int64)  # what 1, 2, ... groups of 5 bits with a sign cannot hold any more
+PACKED = 1 << 16  # runs that are turned into text at once
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -36,6 +38,18 @@ def encode_window(crop: np.ndarray, box: Sequence[int], size: Sequence[int]) -> 
     return {"size": [height, width], "counts": pack(runs)}
 
 
+def encode_sides(y: np.ndarray, x0: np.ndarray, x1: np.ndarray, size: Sequence[int]) -> dict[str, Any]:
+    """The code of a mask of `size` (H, W) from the level sides [S] of its outline, without the mask."""
+    height, width = int(size[0]), int(size[1])
+    which, column = spread(x0, x1)
+    place = np.sort(column * height + y[which])  # where a run ends, column by column
+    again = np.zeros(len(place) + 1, bool)
+    again[1:-1] = place[1:] == place[:-1]  # one column ends inside and the next begins so
+    place = place[~(again[1:] | again[:-1])]
+    rest = [] if len(place) and place[-1] == height * width else [height * width]
+    return {"size": [height, width], "counts": pack(np.diff(np.concatenate([[0], place, rest])))}
+
+
 def _runs(flat: np.ndarray) -> list[int]:
     """Lengths of the runs of a bool vector, the first of zeros (perhaps 0 long)."""
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -43,11 +57,15 @@ def _runs(flat: np.ndarray) -> list[int]:
     return ([0] if len(flat) and flat[0] else []) + lengths.tolist()
 
 
-def pack(runs: Sequence[int]) -> str:
+def pack(runs: Sequence[int] | np.ndarray) -> str:
     """Runs -> COCO's text: from the third on the difference to the run two before, in groups of 5 bits from '0' on."""
     lengths = np.asarray(runs, np.int64)
     values = lengths.copy()
     values[3:] -= lengths[1:-2]
+    return "".join(_text(values[at : at + PACKED]) for at in range(0, len(values), PACKED))
+
+
+def _text(values: np.ndarray) -> str:
     groups = np.searchsorted(LARGEST, np.where(values < 0, ~values, values), side="right") + 1  # the last has the sign
     place = np.arange(groups.max(initial=0))
     bits = (values[:, None] >> 5 * place) & 0x1F  # [runs, groups]
