@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelwise.core.classes import Classes
-from pixelwise.core.disagreement import ALONE, CONFUSED, FALSE, FOUND, MISSED, NOTED, RIGHT, WRONG, agree, error_overlay
+from pixelwise.core.disagreement import (
+    ALONE,
+    CONFUSED,
+    FALSE,
+    FOUND,
+    MISSED,
+    NOTED,
+    RIGHT,
+    WRONG,
+    error_overlay,
+    match_objects,
+)
 from pixelwise.core.segments import NOTHING, UNKNOWN, Segments
 from pixelwise.errors import DataError
 
@@ -60,30 +71,20 @@ def test_matches_are_those_of_every_pair_of_masks(seed: int, n: int, m: int) -> 
                 if inside > 0.5 * union and not crowd[t] and same == kind:
                     expected_true[t] = kind
                     expected[p] = kind if expected[p] != NOTED else NOTED
-    found = agree(prediction, truth, TWO)
+    found = match_objects(prediction, truth, TWO)
     if len(labels) and not (labels.tolist() == [0, 1] or true_labels.tolist() == [0, 1]):  # those look like class maps
         assert found.predicted.tolist() == expected.tolist()
         assert found.true.tolist() == expected_true.tolist()
 
 
-def test_more_pairs_than_are_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    masks, labels = boxes(3, 5)
-    one, two = Segments.from_masks(masks, labels), Segments.from_masks(masks[::-1], labels[::-1].copy())
-    usual = agree(one, two, TWO)
-    monkeypatch.setattr("pixelwise.core.disagreement.COUNTED", 0)
-    other = agree(one, two, TWO)
-    assert usual.counts == other.counts
-    assert usual.predicted.tolist() == other.predicted.tolist()
-
-
 def test_class_maps_and_stuff_have_no_objects() -> None:
     segments = Segments(torch.tensor([[0, 0, 1, 1]], dtype=torch.int8), torch.tensor([0, 1]))
-    assert agree(segments, segments, CLASSES).counts == {"found": 0, "missed": 0, "false": 0, "wrong class": 0}
+    assert match_objects(segments, segments, CLASSES).counts == {"found": 0, "missed": 0, "false": 0, "wrong class": 0}
     truth = streets()
-    assert agree(truth, truth, CLASSES).predicted.tolist() == [NOTED, RIGHT, RIGHT]
-    assert agree(Segments.empty((40, 60)), truth, CLASSES).counts["missed"] == 2
-    assert agree(truth, Segments.empty((40, 60)), CLASSES).counts["false"] == 2
-    assert agree(truth, Segments.empty((40, 60), fill=UNKNOWN), CLASSES).counts["false"] == 0
+    assert match_objects(truth, truth, CLASSES).predicted.tolist() == [NOTED, RIGHT, RIGHT]
+    assert match_objects(Segments.empty((40, 60)), truth, CLASSES).counts["missed"] == 2
+    assert match_objects(truth, Segments.empty((40, 60)), CLASSES).counts["false"] == 2
+    assert match_objects(truth, Segments.empty((40, 60), fill=UNKNOWN), CLASSES).counts["false"] == 0
 
 
 def test_error_overlay_names_every_kind_of_error() -> None:
@@ -130,7 +131,7 @@ def test_two_people_taken_for_one_are_seen_though_every_pixel_has_its_class() ->
     ids[0, :, 4:20], ids[0, :, 20:36] = 0, 1
     truth = Segments(ids, torch.tensor([0, 0]))
     one = Segments(ids.clamp(max=0), torch.tensor([0]))
-    assert agree(one, truth, TWO).counts == {"found": 0, "missed": 2, "false": 1, "wrong class": 0}
+    assert match_objects(one, truth, TWO).counts == {"found": 0, "missed": 2, "false": 1, "wrong class": 0}
     image = np.zeros((20, 40, 3), np.uint8)
     assert (error_overlay(image, one, truth, TWO) != error_overlay(image, one, truth)).any()
 

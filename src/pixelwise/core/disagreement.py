@@ -15,7 +15,8 @@ import numpy as np
 from pixelwise.core.captions import is_class_map
 from pixelwise.core.classes import Classes
 from pixelwise.core.drawing import UNKNOWN_COLOUR, edges, fitting, hatched, line_width, paint
-from pixelwise.core.segments import Segments
+from pixelwise.core.segments import UNKNOWN, Segments
+from pixelwise.kernels.joint import Codes, pairs
 
 FALSE = (240, 100, 10)  # a class where there is nothing, an object where there is none
 MISSED = (60, 160, 245)  # nothing where there is a class, an object that was not found
@@ -23,12 +24,13 @@ CONFUSED = (220, 40, 130)  # one class taken for another
 FOUND = (60, 225, 150)  # outline of an object that was found
 # of an object: does not count; matched; matched in another class; without partner
 NOTED, RIGHT, WRONG, ALONE = range(4)
-COUNTED = 20_000_000  # pairs up to which all are counted at once, which is faster than sorting
+MARKS = 2  # UNKNOWN and NOTHING come before the rows of a map
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """What became of each row: `predicted` [N] and `true` [M] of NOTED, RIGHT, WRONG or ALONE; stuff is NOTED."""
+class Matches:
+    """What became of each row of a prediction and of the truth, NOTED, RIGHT, WRONG or ALONE: `predicted` [N] and
+    `true` [M]. Stuff is NOTED."""
 
     predicted: np.ndarray
     true: np.ndarray
@@ -52,14 +54,14 @@ def count_objects(segments: Segments, classes: Classes) -> int:
     return int((counted & (segments.pixel_counts.numpy(force=True) > 0)).sum())
 
 
-def agree(prediction: Segments, truth: Segments, classes: Classes) -> Agreement:
+def match_objects(prediction: Segments, truth: Segments, classes: Classes) -> Matches:
     """Matches the objects of an answer and of the truth by IoU above 0.5.
 
     Crowds count nowhere, nor do predicted objects that lie with more than half of their pixels on what is unknown or a
     crowd, nor class maps, which have one row a class and no objects.
     """
     if is_class_map(truth, classes) or is_class_map(prediction, classes):
-        return Agreement(np.zeros(len(prediction), int), np.zeros(len(truth), int))
+        return Matches(np.zeros(len(prediction), int), np.zeros(len(truth), int))
     p, t, inside = _overlaps(prediction, truth)
     counts, uncounted = _areas(prediction, truth)
     union = counts[p] - uncounted[p] + truth.pixel_counts.numpy(force=True)[t] - inside
@@ -73,24 +75,15 @@ def agree(prediction: Segments, truth: Segments, classes: Classes) -> Agreement:
     for kind, which in ((WRONG, match & ~same), (RIGHT, match & same)):
         for states, rows in ((predicted, p[which]), (true, t[which])):
             states[rows] = np.where(states[rows] == NOTED, NOTED, kind)
-    return Agreement(predicted, true)
+    return Matches(predicted, true)
 
 
 def _overlaps(prediction: Segments, truth: Segments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of the prediction, rows of the truth and common pixels, [P] each, of the pairs that have some."""
-    keys = []
-    for a in prediction.ids.cpu().numpy():
-        for b in truth.ids.cpu().numpy():
-            seen = (a >= 0) & (b >= 0)
-            keys.append(a[seen].astype(np.int64) * len(truth) + b[seen])
-    every, most = np.concatenate(keys), len(prediction) * len(truth)
-    if most <= COUNTED:
-        table = np.bincount(every, minlength=most)
-        pairs = np.flatnonzero(table)
-        counts = table[pairs]
-    else:
-        pairs, counts = np.unique(every, return_counts=True)
-    return pairs // max(1, len(truth)), pairs % max(1, len(truth)), counts
+    codes = [[Codes(layer, UNKNOWN, len(s) + MARKS) for layer in s.ids] for s in (prediction, truth)]
+    p, t, counts = (np.concatenate(column) for column in zip(*(pairs(a, b) for a in codes[0] for b in codes[1])))
+    rows = (p >= MARKS) & (t >= MARKS)  # a row lies in one layer, so each pair of rows comes once
+    return p[rows] - MARKS, t[rows] - MARKS, counts[rows]
 
 
 def _areas(prediction: Segments, truth: Segments) -> tuple[np.ndarray, np.ndarray]:
@@ -130,11 +123,12 @@ def error_overlay(
     paint(out, unknown, (150, 150, 150), 0.5)
     paint(out, hatched(unknown), UNKNOWN_COLOUR)
     if classes is not None:
-        _draw_objects(out, prediction, truth, agree(prediction, truth, classes), line or line_width(*truth.size))
+        found = match_objects(prediction, truth, classes)
+        _draw_objects(out, prediction, truth, found, line or line_width(*truth.size))
     return out
 
 
-def _draw_objects(out: np.ndarray, prediction: Segments, truth: Segments, found: Agreement, thick: int) -> None:
+def _draw_objects(out: np.ndarray, prediction: Segments, truth: Segments, found: Matches, thick: int) -> None:
     """Fills and outlines objects by what became of them, in place."""
     for segments, states, alone in ((truth, found.true, MISSED), (prediction, found.predicted, FALSE)):
         for layer in segments.ids.cpu().numpy():

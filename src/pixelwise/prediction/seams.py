@@ -1,7 +1,7 @@
 """Tiles one after the other, each answering for its core; what they find of one object is joined where they meet.
 
 Every tile gives provisional rows to the objects it sees; two neighbours' rows that agree in the strip that both are
-trusted with become one (`prediction.agreement`). So an object that many tiles cross is joined along their chain, also
+trusted with become one (`prediction.neighbours`). So an object that many tiles cross is joined along their chain, also
 where it passes the corner of four: it lies in the strips of the two others. Rows of objects that no core shows own no
 pixel, and vanish. A label that is not countable has one row in the whole image.
 """
@@ -16,8 +16,8 @@ import torch
 from pixelwise.core.outputs import Output, Window
 from pixelwise.core.segments import NOTHING, UNKNOWN, Segments
 from pixelwise.core.types import Task
-from pixelwise.prediction.agreement import agreeing, torn
 from pixelwise.prediction.canvas import Canvas
+from pixelwise.prediction.neighbours import agreeing, torn
 from pixelwise.prediction.pieces import Pieces, Table
 from pixelwise.prediction.tiling import Tile, Tiling
 

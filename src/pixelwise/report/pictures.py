@@ -128,7 +128,7 @@ def _objects(segments: Segments, classes: Classes) -> str:
 
 def _agreement(prediction: Segments, truth: Segments, classes: Classes) -> str:
     """ ": 5 found, 1 missed", or nothing where there are no objects on either side."""
-    counts = disagreement.agree(prediction, truth, classes).counts
+    counts = disagreement.match_objects(prediction, truth, classes).counts
     said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     return f": {said}" if said else ""
 

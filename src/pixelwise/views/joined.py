@@ -23,7 +23,7 @@ from pixelwise.core.centers import Centers, Grouping, group
 from pixelwise.core.outputs import Candidates, Dense, Frame, Output, Window, components, cut_strips
 from pixelwise.errors import ConfigError
 from pixelwise.kernels.upsample_argmax import largest_of
-from pixelwise.views.agreement import Agreement
+from pixelwise.views.fusion import Fusion
 from pixelwise.views.renumbered import Renumbered
 from pixelwise.views.view import View
 
@@ -45,7 +45,7 @@ def join(seen: Iterable[tuple[View, Output]], count: int) -> Joined:
 
 class Joined:
     """Views of the same images, read as one. What is averaged are probabilities; the candidates are those that the
-    views agree on (`views.agreement`).
+    views agree on (`views.fusion`).
 
     frames   one per image, as the image lies
     count    views joined so far
@@ -65,7 +65,7 @@ class Joined:
         self._room = 4 * pixels * sum(map(len, like.values()))  # bytes of the sums
         self._kept: list[tuple[View, Any]] = []
         self._sums: dict[str, list[Tensor]] = {}  # [M, H, W] float32 per image
-        self._agreements = [Agreement(frame.original) for frame in frames]
+        self._fusions = [Fusion(frame.original) for frame in frames]
 
     @classmethod
     def begin(cls, view: View, first: Any, count: int) -> Self:
@@ -100,7 +100,7 @@ class Joined:
                         seen = READ[name](view, output, i, view.window(strip, frame.original))
                         _cut(sums[i], strip).add_(seen.to(sums[i].device))
                 if self.agreed:
-                    self._agreements[i].add(_as_the_image_lies(view, output.candidates(i)))
+                    self._fusions[i].add(_as_the_image_lies(view, output.candidates(i)))
 
     def _of_any_kind(self) -> Joined:
         """The same views, ready for outputs of any kind: their candidates are joined from here on."""
@@ -108,8 +108,8 @@ class Joined:
         made.count, made.reduced, made._kept = self.count, self.reduced, self._kept
         if self._sums:
             made._sums = {"probs": self._sums["probs"]}
-            for i, agreement in enumerate(made._agreements):
-                agreement.add(self.candidates(i), times=self.count)
+            for i, fusion in enumerate(made._fusions):
+                fusion.add(self.candidates(i), times=self.count)
         return made
 
     def probs(self, i: int, window: Window | None = None) -> Tensor:
@@ -132,12 +132,12 @@ class Joined:
 
     def candidates(self, i: int) -> Candidates:
         """What the views agree on; scores are means over all views, 0 where a view did not find it."""
-        agreement = self._agreements[i]
+        fusion = self._fusions[i]
         if not self.reduced:
-            agreement = Agreement(self.frames[i].original)
+            fusion = Fusion(self.frames[i].original)
             for view, output in self._kept:
-                agreement.add(_as_the_image_lies(view, output.candidates(i)))
-        return agreement.candidates()
+                fusion.add(_as_the_image_lies(view, output.candidates(i)))
+        return fusion.candidates()
 
 
 class JoinedDense(Joined):

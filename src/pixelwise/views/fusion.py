@@ -67,7 +67,7 @@ class _Found:
         self.__dict__.pop("area", None)  # it is another now
 
 
-class Agreement:
+class Fusion:
     """What the views of one image agree on, so far."""
 
     def __init__(self, size: tuple[int, int]) -> None:

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from pixelwise.prediction.agreement import agreeing, torn
+from pixelwise.prediction.neighbours import agreeing, torn
 
 
 def strip(*objects: tuple[int, slice, slice], size: tuple[int, int] = (20, 60), layers: int = 1) -> np.ndarray:

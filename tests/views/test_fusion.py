@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pixelwise.core.outputs import Candidates, Merge
-from pixelwise.views.agreement import Agreement
+from pixelwise.views.fusion import Fusion
 
 SIZE = (60, 80)
 
@@ -24,10 +24,10 @@ def seen(*objects, rule="paint", size=SIZE) -> Candidates:
 
 
 def joined(*views, size=SIZE) -> Candidates:
-    agreement = Agreement(size)
+    fusion = Fusion(size)
     for view in views:
-        agreement.add(view)
-    return agreement.candidates()
+        fusion.add(view)
+    return fusion.candidates()
 
 
 def test_what_agrees_is_one_with_the_mean_score():
