@@ -113,10 +113,10 @@ def test_objects_agree_with_their_tables(models, photos, tmp_path, task):
 
 def test_what_is_written_only_whole_is_said_before_the_work(models, photos, tmp_path):
     run = predict_folder(models["semantic"], photos, tmp_path / "out", device="cpu", tile=TILE,
-                         save=["classes", "yolo"], confidence=True, on_tile=lambda *_: pytest.fail("work"))  # fmt: skip
+                         save=["classes", "folder"], on_tile=lambda *_: pytest.fail("work"))  # fmt: skip
     assert [path.name for path, _ in run.done] == ["a.png", "c.png"]
     assert [path.name for path, _ in run.failed] == ["b.png", "d.tif"]
-    assert all("yolo, confidence can be written only of a whole answer" in reason for _, reason in run.failed)
+    assert all("folder can be written only of a whole answer" in reason for _, reason in run.failed)
 
 
 def test_percentiles_are_those_of_the_whole_image(write_model, photos, tmp_path):

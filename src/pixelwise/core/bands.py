@@ -61,6 +61,12 @@ class Bands:
         return Bands(self.size, self.labels[first], self.scores[first],
                      lambda top, bottom: turned[self.read(top, bottom).astype(np.int32) + 2])  # fmt: skip
 
+    def marked(self, rows: np.ndarray) -> Bands:
+        """One segment: all pixels whose `rows` [N+2] is 0; its last two values are those of UNKNOWN and NOTHING."""
+        one, turned = np.zeros(1, np.int64), np.roll(rows, 2)
+        return Bands(self.size, one, np.ones(1, np.float32),
+                     lambda top, bottom: turned[self.read(top, bottom).astype(np.int32) + 2])  # fmt: skip
+
     @cached_property
     def _extent(self) -> np.ndarray:
         """[N + 2, 7]: see `kernels.extent`. One pass over the map."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,8 @@ import torch
 from pixelwise.core import registry
 from pixelwise.core.bands import Bands
 from pixelwise.core.classes import Classes
-from pixelwise.core.segments import BOX, MASK, NOTHING, Segments
+from pixelwise.core.outlines import Outlines
+from pixelwise.core.segments import BOX, MASK, NOTHING, UNKNOWN, Segments
 from pixelwise.data.layout import SPLIT_NAMES
 from pixelwise.errors import DataError
 
@@ -76,6 +78,38 @@ class Resumable(ABC):
     @abstractmethod
     def recall(self, note: Mapping[str, Any]) -> None:
         """Remembers an image as if it had just been written."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outlined:
+    """The segments of an item that a format of polygons holds, those without pixels left out.
+
+    bands         labels, scores, counts of pixels
+    crowd         [N] bool
+    keys          [N] int64 ids on disk, or None
+    areas, boxes  [N] and [N, 4] x0 y0 x1 y1 as annotated, else of the pixels
+    """
+
+    bands: Bands
+    crowd: np.ndarray
+    keys: np.ndarray | None
+    areas: np.ndarray
+    boxes: np.ndarray
+
+    @cached_property
+    def outlines(self) -> Outlines:
+        """Their polygons, in one pass over the map."""
+        return Outlines.of(self.bands)
+
+    def unknown(self) -> tuple[np.ndarray, np.ndarray]:
+        """The box around the unknown pixels and the bool crop [h, w] in it."""
+        whole, size, one = self.bands.whole, self.bands.size, np.zeros(1, np.int64)
+        if whole is not None:
+            rows = whole.unknown.cpu().numpy().astype(np.int8) - np.int8(1)
+            return Outlines.of(Bands(size, one, one, lambda top, bottom: rows[top:bottom])).window(0)
+        mark = np.full(len(self.bands) + 2, -1, np.int8)
+        mark[UNKNOWN] = 0
+        return Outlines.of(self.bands.marked(mark)).window(0)
 
 
 class Writer(ABC):
@@ -155,6 +189,61 @@ class Writer(ABC):
             self.lose("Pixels of several segments, kept in the first alone", _covered_twice(segments))
             segments = _flat(segments)
         return segments
+
+    def outlined(self, item: Item | LargeItem) -> Outlined:
+        """The same with polygons, also of an item whose map is read by bands."""
+        if isinstance(item, LargeItem):
+            bands = self._held_bands(item.bands)
+            return Outlined(bands, np.zeros(len(bands), bool), None, bands.counts, bands.boxes)
+        segments = self.held(item.segments)
+        keys = None if segments.keys is None else segments.keys.numpy()
+        return Outlined(Bands.of(segments), segments.crowd.numpy(), keys, segments.areas.numpy(),
+                        segments.boxes.numpy())  # fmt: skip
+
+    def _held_bands(self, bands: Bands) -> Bands:
+        """As `held`; there are neither crowds nor overlaps in bands."""
+        owns = bands.counts > 0
+        self.lose("Objects without a pixel, left out", int(len(bands) - np.count_nonzero(owns)))
+        unknown, nothing = bands.unclaimed
+        if not owns.all():
+            bands = bands.renumbered(np.where(owns, np.cumsum(owns) - 1, NOTHING))
+        if "scores" not in self.HOLDS:
+            self.lose("Scores, left out", int(np.count_nonzero(bands.scores != 1)))
+        if "unknown" not in self.HOLDS:
+            self.lose("Unknown pixels, now nothing", unknown)
+        if "nothing" not in self.HOLDS:
+            self.lose("Pixels known to be nothing, now unknown", nothing)
+        return bands
+
+
+class Entering(Resumable, Writer):
+    """The base of formats that remember an entry of each image: `make` makes it, `enter` remembers it."""
+
+    BY_BANDS = True
+    _note: dict[str, Any]
+
+    @abstractmethod
+    def make(self, item: Item | LargeItem) -> tuple[tuple[Path, ...], dict[str, Any]]:
+        """Writes what belongs to this image alone; returns the files and the entry, plain JSON."""
+
+    def enter(self, entry: Mapping[str, Any]) -> None:
+        """Remembers an entry; what is lost by that may be counted here."""
+
+    def write(self, item: Item | LargeItem) -> tuple[Path, ...]:
+        before = dict(self.lost)
+        files, entry = self.make(item)
+        lost = {what: count - before.get(what, 0) for what, count in self.lost.items()}
+        self._note = {"entry": entry, "lost": lost}
+        self.enter(entry)
+        return files
+
+    def note(self) -> dict[str, Any]:
+        return self._note
+
+    def recall(self, note: Mapping[str, Any]) -> None:
+        for what, count in note["lost"].items():
+            self.lose(what, count)
+        self.enter(note["entry"])
 
 
 def _covered_twice(segments: Segments) -> int:

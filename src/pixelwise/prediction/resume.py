@@ -83,7 +83,6 @@ class Resume:
                 file.write("\n" + json.dumps(entry) + "\n")  # the line before may have been cut off
         except OSError as error:
             raise output_error(self.folder, error) from error
-        self.finished[key] = entry
 
     def rows(self, key: str) -> Path:
         """Where the scratch file of a large image lies."""

@@ -7,7 +7,7 @@ compressed run-length code. Crowd regions are run-length codes, plain lists of r
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +16,9 @@ import numpy as np
 from pixelwise.core import rle
 from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
-from pixelwise.core.polygons import trace
+from pixelwise.core.outlines import Outlines
 from pixelwise.data import writer
-from pixelwise.data.writer import Item
+from pixelwise.data.writer import Item, LargeItem
 from pixelwise.errors import ConfigError
 
 DESCRIPTION = "COCO instances: annotations/instances_SPLIT.json (polygons, RLE, crowd), images in SPLIT/"
@@ -49,11 +49,13 @@ class Tables:
             name = f"annotations/{kind}_{split}.json" if split else f"{kind}.json"
             with atomic(out / name) as part, part.open("w", encoding="utf-8") as file:
                 file.write('{"images": [\n' + ",\n".join(images) + '\n],\n"annotations": [\n')
-                file.write(",\n".join(self.annotations[split]) + '\n],\n"categories": ')
-                file.write(json.dumps(categories) + "}\n")
+                for number, text in enumerate(self.annotations[split]):  # one by one: some hold a million polygons
+                    file.write(",\n" if number else "")
+                    file.write(text)
+                file.write('\n],\n"categories": ' + json.dumps(categories) + "}\n")
 
 
-class Writer(writer.Writer):
+class Writer(writer.Entering):
     """Writes COCO instances.
 
     masks  "auto": polygons where a mask has no holes, else RLE. "rle": RLE for all
@@ -80,26 +82,31 @@ class Writer(writer.Writer):
     def place(self, item: Item) -> Path:
         return self.out / (item.split or "images") / f"{self.inner(item)}{item.ending}"
 
-    def write(self, item: Item) -> tuple[Path, ...]:
-        segments = self.held(item.segments)
-        image_id = self.tables.image(item.split, item.size, f"{self.inner(item)}{item.ending}")
-        rows = self.tables.annotations[item.split]
-        areas, boxes = segments.areas.tolist(), segments.boxes.tolist()
-        self.lose("Segments of stuff, now objects", int((~self.classes.is_thing[segments.labels.numpy()]).sum()))
-        for row, (window, crop) in enumerate(zip(*segments.windows())):
-            x0, y0, x1, y1 = boxes[row]
-            crowd, score = bool(segments.crowd[row]), float(segments.scores[row])
+    def make(self, item: Item | LargeItem) -> tuple[tuple[Path, ...], dict[str, Any]]:
+        found = self.outlined(item)
+        labels, scores = found.bands.labels.tolist(), found.bands.scores.tolist()
+        areas, boxes = found.areas.tolist(), found.boxes.tolist()
+        self.lose("Segments of stuff, now objects", int(np.count_nonzero(~self.classes.is_thing[labels])))
+        rows = list[str]()
+        for row, (x0, y0, x1, y1) in enumerate(boxes):
             annotation = {
-                "id": self._id(None if segments.keys is None else int(segments.keys[row])),
-                "image_id": image_id,
-                "category_id": self.classes.ids[int(segments.labels[row])],
-                "segmentation": self._mask(window, crop, segments.size, crowd),
+                "category_id": self.classes.ids[labels[row]],
+                "segmentation": self._mask(found.outlines, row, item.size, bool(found.crowd[row])),
                 "area": _short(areas[row]),
                 "bbox": [_short(v) for v in (x0, y0, x1 - x0, y1 - y0)],
-                "iscrowd": int(crowd),
+                "iscrowd": int(found.crowd[row]),
             }
-            rows.append(json.dumps(annotation if score == 1 else {**annotation, "score": round(score, 6)}))
-        return ()
+            rows.append(json.dumps(annotation if scores[row] == 1 else {**annotation, "score": round(scores[row], 6)}))
+        keys = None if found.keys is None else found.keys.tolist()
+        name = f"{self.inner(item)}{item.ending}"
+        return (), {"split": item.split, "size": item.size, "file": name, "keys": keys, "annotations": rows}
+
+    def enter(self, entry: Mapping[str, Any]) -> None:
+        image_id = self.tables.image(entry["split"], entry["size"], entry["file"])
+        keys, rows = entry["keys"], self.tables.annotations[entry["split"]]
+        for row, text in enumerate(entry["annotations"]):
+            own = self._id(None if keys is None else keys[row])
+            rows.append(f'{{"id": {own}, "image_id": {image_id}, {text[1:]}')
 
     def _id(self, key: int | None) -> int:
         """The key where it is free, else the next free number; an annotation id stands once in the whole set."""
@@ -111,15 +118,12 @@ class Writer(writer.Writer):
         self._ids.add(key)
         return key
 
-    def _mask(self, window: np.ndarray, crop: np.ndarray, size: tuple[int, int], crowd: bool) -> Any:
-        if not crop.size:  # a box without a mask
+    def _mask(self, outlines: Outlines, row: int, size: tuple[int, int], crowd: bool) -> Any:
+        if not outlines.counts[row]:  # a box without a mask
             return []
-        if self.masks == "auto" and not crowd:
-            polygons = trace(crop)
-            if all(len(polygon) == 1 for polygon in polygons):
-                corner = window[:2]
-                return [(ring + corner).ravel().tolist() for (ring,) in polygons]
-        code = rle.encode_window(crop, window.tolist(), size)
+        if self.masks == "auto" and not crowd and not outlines.has_holes(row):
+            return [ring.ravel().tolist() for (ring,) in outlines.polygons(row)]
+        code = rle.encode_sides(*outlines.sides(row, upright=False), size)
         if crowd and self.crowd == "runs":
             return {"size": code["size"], "counts": rle.unpack(code["counts"])}
         return code

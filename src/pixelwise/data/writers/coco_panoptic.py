@@ -25,25 +25,22 @@ DESCRIPTION = "COCO panoptic: annotations/panoptic_SPLIT.json with panoptic_SPLI
 BESIDE = True  # whether answers stand beside those of other kinds, rather than in a folder of this name
 
 
-class Writer(writer.Resumable, writer.Writer):
+class Writer(writer.Entering):
     """Writes COCO panoptic. Without splits the files are panoptic.json and panoptic/*.png; answers have a `score`.
 
     Several stuff segments of one class are one segment, as COCO's rules ask. Ids are `keys` where these fit.
     """
 
     HOLDS = frozenset({"crowd", "unknown", "scores"})
-    BY_BANDS = True
 
     def __init__(self, out: Path, classes: Classes) -> None:
         super().__init__(out, classes)
         self.tables = Tables()
-        self._note: dict[str, Any] = {}
 
     def place(self, item: Item) -> Path:
         return self.out / (item.split or "images") / f"{self.inner(item)}{item.ending}"
 
-    def write(self, item: Item | LargeItem) -> tuple[Path, ...]:
-        before = dict(self.lost)
+    def make(self, item: Item | LargeItem) -> tuple[tuple[Path, ...], dict[str, Any]]:
         bands, keys, crowd = self._held(item)
         rows = self._joined(bands)
         first, bands = firsts(rows), bands.renumbered(rows)
@@ -57,24 +54,13 @@ class Writer(writer.Resumable, writer.Writer):
         for info in table:
             if scores[info["id"]] != 1:
                 info["score"] = round(scores[info["id"]], 6)
-        lost = {what: count - before.get(what, 0) for what, count in self.lost.items()}
-        self._note = {"split": item.split, "size": item.size, "file": f"{name}{item.ending}", "map": f"{name}.png",
-                      "table": table, "lost": lost}  # fmt: skip
-        self._enter(self._note)
-        return (path,)
+        return (path,), {"split": item.split, "size": item.size, "file": f"{name}{item.ending}", "map": f"{name}.png",
+                         "table": table}  # fmt: skip
 
-    def note(self) -> dict[str, Any]:
-        return self._note
-
-    def recall(self, note: Mapping[str, Any]) -> None:
-        for what, count in note["lost"].items():
-            self.lose(what, count)
-        self._enter(note)
-
-    def _enter(self, note: Mapping[str, Any]) -> None:
-        image_id = self.tables.image(note["split"], note["size"], note["file"])
-        entry = {"image_id": image_id, "file_name": note["map"], "segments_info": note["table"]}
-        self.tables.annotations[note["split"]].append(json.dumps(entry))
+    def enter(self, entry: Mapping[str, Any]) -> None:
+        image_id = self.tables.image(entry["split"], entry["size"], entry["file"])
+        row = {"image_id": image_id, "file_name": entry["map"], "segments_info": entry["table"]}
+        self.tables.annotations[entry["split"]].append(json.dumps(row))
 
     def _held(self, item: Item | LargeItem) -> tuple[Bands, np.ndarray | None, np.ndarray]:
         """What the format can hold, the keys and which rows are crowds; counts what it cannot."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from PIL import Image
 from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
 from pixelwise.core.jsonfile import write_json
-from pixelwise.core.polygons import trace
+from pixelwise.core.outlines import Outlines
 from pixelwise.data import writer
 from pixelwise.data.table import write_table
-from pixelwise.data.writer import Item
+from pixelwise.data.writer import Item, LargeItem
 from pixelwise.data.writers.folder import write_lists
 from pixelwise.errors import ConfigError
 
@@ -30,7 +31,7 @@ BESIDE = False  # whether answers stand beside those of other kinds, rather than
 RESERVED = ("__ignore__", "_background_")
 
 
-class Writer(writer.Writer):
+class Writer(writer.Entering):
     """Writes labelme files. Raises ConfigError for classes of a name that labelme gives a meaning of its own."""
 
     HOLDS = frozenset({"crowd", "unknown", "nothing", "overlaps"})
@@ -45,17 +46,15 @@ class Writer(writer.Writer):
     def place(self, item: Item) -> Path:
         return self.out / f"{item.name}{item.ending}"
 
-    def write(self, item: Item) -> tuple[Path, ...]:
-        segments = self.held(item.segments)
-        self.lists.setdefault(item.split, []).append(item.name)
+    def make(self, item: Item | LargeItem) -> tuple[tuple[Path, ...], dict[str, Any]]:
+        found = self.outlined(item)
         shapes: list[dict[str, Any]] = []
-        for row, (box, crop) in enumerate(zip(*segments.windows())):
-            name = self.classes.names[int(segments.labels[row])]
-            shapes[:0] = _shapes(name, box, crop, row + 1, crowd=bool(segments.crowd[row]))
-        unknown = segments.unknown.numpy()
-        if unknown.any():
-            shapes.insert(0, _mask(RESERVED[0], np.zeros(2, int), unknown, {}))
-        height, width = segments.size
+        for row, label in enumerate(found.bands.labels.tolist()):
+            shapes[:0] = _shapes(self.classes.names[label], found.outlines, row, crowd=bool(found.crowd[row]))
+        box, unknown = found.unknown()
+        if unknown.size:
+            shapes.insert(0, _mask(RESERVED[0], box[:2], unknown, {}))
+        height, width = item.size
         path = self.out / f"{item.name}.json"
         image = f"{path.stem}{item.ending}"
         if item.image and not item.split:  # an answer, whose image stays where it is
@@ -63,7 +62,10 @@ class Writer(writer.Writer):
         content: dict[str, Any] = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": image,
                                    "imageData": None, "imageHeight": height, "imageWidth": width}  # fmt: skip
         write_json(path, content, indent=1)
-        return (path,)
+        return (path,), {"split": item.split, "name": item.name}
+
+    def enter(self, entry: Mapping[str, Any]) -> None:
+        self.lists.setdefault(entry["split"], []).append(entry["name"])
 
     def finish(self) -> tuple[str, ...]:
         write_table(self.out / "classes.txt", self.classes, unknown=None, nothing=None)
@@ -73,17 +75,17 @@ class Writer(writer.Writer):
         return super().finish()
 
 
-def _shapes(name: str, box: np.ndarray, crop: np.ndarray, number: int, *, crowd: bool) -> list[dict[str, Any]]:
+def _shapes(name: str, outlines: Outlines, row: int, *, crowd: bool) -> list[dict[str, Any]]:
     """The shapes of one segment."""
     flags = {"crowd": True} if crowd else {}
-    polygons = trace(crop)
-    if any(len(polygon) > 1 for polygon in polygons):
+    if outlines.has_holes(row):
+        box, crop = outlines.window(row)
         return [_mask(name, box[:2], crop, flags)]
-    group = number if len(polygons) > 1 else None
+    group = row + 1 if outlines.counts[row] > 1 else None
     return [
-        {"label": name, "points": (ring + box[:2]).astype(float).tolist(), "group_id": group, "description": "",
+        {"label": name, "points": ring.astype(float).tolist(), "group_id": group, "description": "",
          "shape_type": "polygon", "flags": flags, "mask": None}
-        for (ring,) in polygons
+        for (ring,) in outlines.polygons(row)
     ]  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def row_numbers(labels: np.ndarray, scores: np.ndarray, is_thing: np.ndarray) ->
     return found
 
 
-class Writer(writer.Resumable, writer.Writer):
+class Writer(writer.Entering):
     """Writes objects.csv and counts.csv.
 
     objects.csv  one row per segment: its number within the image (of truth: its id on disk; of an answer: its id in the
@@ -48,47 +48,38 @@ class Writer(writer.Resumable, writer.Writer):
     """
 
     HOLDS = frozenset({"crowd", "overlaps", "scores", "unknown", "nothing"})
-    BY_BANDS = True
 
     def __init__(self, out: Path, classes: Classes) -> None:
         super().__init__(out, classes)
         self.rows: list[str] = []
         self.counts: list[str] = []
-        self._note: dict[str, Any] = {}
 
-    def write(self, item: Item | LargeItem) -> tuple[Path, ...]:
-        before = len(self.rows), len(self.counts)
-        if isinstance(item, LargeItem):
-            self._write_bands(item)
-        else:
-            self._write(item)
-        self._note = {"rows": self.rows[before[0] :], "counts": self.counts[before[1] :]}
-        return ()
+    def make(self, item: Item | LargeItem) -> tuple[tuple[Path, ...], dict[str, Any]]:
+        rows, counts = self._of_bands(item) if isinstance(item, LargeItem) else self._of_segments(item)
+        return (), {"rows": rows, "counts": counts}
 
-    def note(self) -> dict[str, Any]:
-        return self._note
+    def enter(self, entry: Mapping[str, Any]) -> None:
+        self.rows += entry["rows"]
+        self.counts += entry["counts"]
 
-    def recall(self, note: Mapping[str, Any]) -> None:
-        self.rows += note["rows"]
-        self.counts += note["counts"]
-
-    def _write_bands(self, item: LargeItem) -> None:
-        bands = item.bands
+    def _of_bands(self, item: LargeItem) -> tuple[list[str], list[str]]:
+        bands, rows, counts = item.bands, list[str](), list[str]()
         labels, scores, areas = bands.labels.tolist(), bands.scores.tolist(), bands.counts.tolist()
         boxes, middles = bands.boxes.tolist(), bands.middles.round(2).tolist()
         number = row_numbers(bands.labels, bands.scores, self.classes.is_thing).tolist()
         for row in np.flatnonzero(bands.counts).tolist():
             name = self.classes.names[labels[row]]
-            self.rows.append(_line(item.split, item.name, number[row], name, round(scores[row], 4), 0, areas[row],
-                                   *middles[row], *boxes[row]))  # fmt: skip
+            rows.append(_line(item.split, item.name, number[row], name, round(scores[row], 4), 0, areas[row],
+                              *middles[row], *boxes[row]))  # fmt: skip
         for label, name in enumerate(self.classes.names):
             own = bands.counts[bands.labels == label]
             share = round(int(own.sum()) / (item.size[0] * item.size[1]), 6)
             found = int(np.count_nonzero(own))
-            self.counts.append(_line(item.split, item.name, name, found, int(own.sum()), share))
+            counts.append(_line(item.split, item.name, name, found, int(own.sum()), share))
+        return rows, counts
 
-    def _write(self, item: Item) -> None:
-        segments = self.held(item.segments)
+    def _of_segments(self, item: Item) -> tuple[list[str], list[str]]:
+        segments, rows, counts = self.held(item.segments), list[str](), list[str]()
         labels, scores = segments.labels.tolist(), segments.scores.tolist()
         areas, crowd = segments.pixel_counts.tolist(), segments.crowd.int().tolist()
         own = numbers(segments, self.classes.is_thing) if segments.keys is None else segments.keys
@@ -97,14 +88,15 @@ class Writer(writer.Resumable, writer.Writer):
             ys, xs = np.nonzero(crop)
             x, y = round(xs.mean() + x0 + 0.5, 2), round(ys.mean() + y0 + 0.5, 2)
             name = self.classes.names[labels[row]]
-            self.rows.append(_line(item.split, item.name, number[row], name, round(scores[row], 4), crowd[row],
-                                   areas[row], x, y, x0, y0, x1, y1))  # fmt: skip
+            rows.append(_line(item.split, item.name, number[row], name, round(scores[row], 4), crowd[row],
+                              areas[row], x, y, x0, y0, x1, y1))  # fmt: skip
         height, width = segments.size
         for label, name in enumerate(self.classes.names):
             mine = segments.labels == label
             covered = int((segments.keep(mine).ids >= 0).any(0).sum()) if mine.any() else 0
             share = round(covered / (height * width), 6)
-            self.counts.append(_line(item.split, item.name, name, int(mine.sum()), covered, share))
+            counts.append(_line(item.split, item.name, name, int(mine.sum()), covered, share))
+        return rows, counts
 
     def finish(self) -> tuple[str, ...]:
         _table(self.out / "objects.csv", COLUMNS, self.rows)

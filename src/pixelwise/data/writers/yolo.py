@@ -7,21 +7,23 @@ by bridges of no width, which run there and back; this is how Ultralytics' own c
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pixelwise.core.atomic import atomic
 from pixelwise.core.classes import Classes
-from pixelwise.core.polygons import join, to_shapes
+from pixelwise.core.polygons import join
 from pixelwise.data import writer
-from pixelwise.data.writer import Item
+from pixelwise.data.writer import Item, LargeItem
 
 DESCRIPTION = "YOLO segmentation (Ultralytics): images/SPLIT, labels/SPLIT/*.txt, data.yaml"
 BESIDE = False  # whether answers stand beside those of other kinds, rather than in a folder of this name
 
 
-class Writer(writer.Writer):
+class Writer(writer.Entering):
     """Writes YOLO polygons; an image without any object gets an empty file.
 
     Labels are 0, 1, ... in the order of the classes. Every segment is an object, of stuff too, which is said. Answers
@@ -37,23 +39,23 @@ class Writer(writer.Writer):
     def place(self, item: Item) -> Path:
         return self.out / "images" / item.split / f"{self.inner(item)}{item.ending}"
 
-    def write(self, item: Item) -> tuple[Path, ...]:
-        segments = self.held(item.segments)
-        if item.split not in self.splits:
-            self.splits.append(item.split)
-        height, width = segments.size
-        labels = segments.labels.tolist()
-        self.lose("Segments of stuff, now objects", int((~self.classes.is_thing[labels]).sum()))
-        lines = []
-        for label, shape in zip(labels, to_shapes(segments)):
-            values = (join(shape) / (width, height)).ravel()
-            lines.append(f"{label} {' '.join(np.char.mod('%.9g', values))}\n")
+    def make(self, item: Item | LargeItem) -> tuple[tuple[Path, ...], dict[str, Any]]:
+        found = self.outlined(item)
+        height, width = item.size
+        labels = found.bands.labels
+        self.lose("Segments of stuff, now objects", int(np.count_nonzero(~self.classes.is_thing[labels])))
         path = self._labels(item)
-        with atomic(path) as part:
-            part.write_text("".join(lines), encoding="utf-8")
-        return (path,)
+        with atomic(path) as part, part.open("w", encoding="utf-8") as file:
+            for row, label in enumerate(labels.tolist()):
+                values = (join(list(found.outlines.polygons(row))) / (width, height)).ravel()
+                file.write(f"{label} {' '.join(np.char.mod('%.9g', values))}\n")
+        return (path,), {"split": item.split}
 
-    def _labels(self, item: Item) -> Path:
+    def enter(self, entry: Mapping[str, Any]) -> None:
+        if entry["split"] not in self.splits:
+            self.splits.append(entry["split"])
+
+    def _labels(self, item: Item | LargeItem) -> Path:
         """The label file: as Ultralytics finds it, where the last folder `images` of the image's path is `labels`."""
         parts = ["images", item.split, *self.inner(item).split("/")]
         parts[max(at for at, part in enumerate(parts[:-1]) if part == "images")] = "labels"
