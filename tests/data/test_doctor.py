@@ -61,7 +61,7 @@ def found(findings: Findings, code: str) -> Finding:
     return findings.findings[codes.index(code)]
 
 
-def only(root: Path, code: str, *files: str, quick: bool | None = None) -> Finding:
+def assert_only(root: Path, code: str, *files: str, quick: bool | None = None) -> Finding:
     """The set has this one finding and no other, in both parts or the one named."""
     for part in (False, True) if quick is None else (quick,):
         findings = examine(root, quick=part)
@@ -89,14 +89,14 @@ def test_nothing_wrong(root: Path, quick: bool) -> None:
 def test_image_without_mask(root: Path) -> None:
     (root / "masks/train-1.png").unlink()
     (root / "masks/val-0.png").unlink()
-    finding = only(root, "image-without-mask", "images/train-1.png", "images/val-0.png")
+    finding = assert_only(root, "image-without-mask", "images/train-1.png", "images/val-0.png")
     assert finding.message == "2 images without a mask"
     assert f"mv {root}/images/train-1.png {root}-aside/" in finding.command
 
 
 def test_mask_without_image(root: Path) -> None:
     mask(root / "masks/stray.png")
-    finding = only(root, "mask-without-image", "masks/stray.png")
+    finding = assert_only(root, "mask-without-image", "masks/stray.png")
     assert finding.severity == "warning"
     assert finding.command == f"rm {root}/masks/stray.png"
 
@@ -128,7 +128,7 @@ def test_two_files_of_one_name(root: Path) -> None:
 def test_the_same_image_in_two_lists(root: Path) -> None:
     with (root / "splits/test.txt").open("a") as file:
         file.write("\ntrain-2\n")
-    finding = only(root, "split-leak", "images/train-2.png")
+    finding = assert_only(root, "split-leak", "images/train-2.png")
     assert finding.details == ("in 'train'; also in 'test' as the same file",)
     assert finding.severity == "warning"
 
@@ -143,7 +143,7 @@ def test_equal_pixels_under_another_name_and_ending(root: Path) -> None:
 
 def test_the_same_image_twice_in_a_split(root: Path) -> None:
     (root / "images/train-3.png").write_bytes((root / "images/train-0.png").read_bytes())
-    finding = only(root, "duplicate", "images/train-0.png", quick=False)
+    finding = assert_only(root, "duplicate", "images/train-0.png", quick=False)
     assert finding.details == ("in 'train', also as train-3.png",)
 
 
@@ -159,13 +159,13 @@ def test_equal_names_of_different_images_in_split_folders(tmp_path: Path) -> Non
 
 def test_no_validation_split(root: Path) -> None:
     (root / "splits/val.txt").unlink()
-    finding = only(root, "no-split")
+    finding = assert_only(root, "no-split")
     assert finding.severity == "note"
 
 
 def test_no_training_split(root: Path) -> None:
     (root / "splits/train.txt").unlink()
-    finding = only(root, "no-train")
+    finding = assert_only(root, "no-train")
     assert finding.severity == "error"
     assert finding.message.endswith("to train on: there are val, test")
     assert "splits/train.txt" in finding.remedy
@@ -193,7 +193,7 @@ def cut(path: Path) -> None:
 def test_unreadable(root: Path, spoil, reason: str, folder: str) -> None:
     for name in ("train-1", "test-0"):
         spoil(root / f"{folder}/{name}.png")
-    finding = only(root, "unreadable", f"{folder}/test-0.png", f"{folder}/train-1.png")
+    finding = assert_only(root, "unreadable", f"{folder}/test-0.png", f"{folder}/train-1.png")
     assert all(reason in detail for detail in finding.details)
 
 
@@ -210,7 +210,7 @@ def test_damage_inside_is_found_by_decoding(root: Path) -> None:
     data[len(data) // 2] ^= 255
     path.write_bytes(data)
     assert examine(root, quick=True).ok
-    finding = only(root, "unreadable", "images/train-1.png", quick=False)
+    finding = assert_only(root, "unreadable", "images/train-1.png", quick=False)
     assert "checksum" in finding.details[0]
 
 
@@ -287,7 +287,7 @@ def test_unknown_ids(root: Path) -> None:
     ids[0, :5], ids[1, :3] = 7, 9
     mask(root / "masks/train-3.png", ids)
     mask(root / "masks/val-1.png", ids * 0 + 7)
-    finding = only(root, "unknown-ids", "masks/train-3.png", "masks/val-1.png")
+    finding = assert_only(root, "unknown-ids", "masks/train-3.png", "masks/val-1.png")
     assert finding.details == ("id 7: 5 pixels, id 9: 3 pixels", "id 7: 1,920 pixels")
     assert finding.command == f"echo 7 NAME >> {root}/classes.txt"
 
@@ -295,7 +295,7 @@ def test_unknown_ids(root: Path) -> None:
 def test_jpeg_masks(root: Path) -> None:
     (root / "masks/train-3.png").unlink()
     Image.fromarray(np.zeros((40, 48), np.uint8)).save(root / "masks/train-3.jpg")
-    assert only(root, "lossy-mask", "masks/train-3.jpg").details == ("JPEG",)
+    assert assert_only(root, "lossy-mask", "masks/train-3.jpg").details == ("JPEG",)
 
 
 @pytest.mark.parametrize("table", [True, False])
@@ -318,7 +318,7 @@ def test_colours_that_the_table_does_not_know(root: Path) -> None:
     pixels = np.zeros((40, 48, 3), np.uint8)
     pixels[:2] = (1, 2, 3)
     mask(root / "masks/train-0.png", pixels)
-    finding = only(root, "unknown-colours", "masks/train-0.png")
+    finding = assert_only(root, "unknown-colours", "masks/train-0.png")
     assert "(1, 2, 3) (96 pixels)" in finding.details[0]
 
 

@@ -33,7 +33,7 @@ def smooth(channels=3, dtype=np.uint8):
     return pixels if channels > 1 else pixels[..., 0]
 
 
-def equal_to_whole(path, preprocessing, *, windowed=True, cuts=CUTS):
+def assert_equal_to_whole(path, preprocessing, *, windowed=True, cuts=CUTS):
     whole = stored_pixels(path, preprocessing)
     with open_windows(path, preprocessing) as opened:
         assert opened.windowed == windowed, opened.why
@@ -63,18 +63,18 @@ def test_tiff(tmp_path, kind, dtype, channels):
         more = {"photometric": "rgb" if channels > 1 else "minisblack", "extrasamples": [2] * (channels == 4)}
         tifffile.imwrite(path, pixels, **options[kind], **more)
     top = 65535.0 if dtype == np.uint16 else 255.0
-    equal_to_whole(path, pre(3, top))
+    assert_equal_to_whole(path, pre(3, top))
     if channels < 4 or kind != "lzw":
-        equal_to_whole(path, pre(channels, top))
+        assert_equal_to_whole(path, pre(channels, top))
     if channels == 3:
-        equal_to_whole(path, pre(1, 255.0))
+        assert_equal_to_whole(path, pre(1, 255.0))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3, 4, 6])
 def test_arrays(tmp_path, dtype, channels):
     np.save(tmp_path / "a.npy", smooth(channels, dtype))
-    equal_to_whole(tmp_path / "a.npy", pre(channels, 65535.0))
+    assert_equal_to_whole(tmp_path / "a.npy", pre(channels, 65535.0))
     np.save(tmp_path / "b.npy", np.asfortranarray(smooth(channels, dtype)))
     with open_windows(tmp_path / "b.npy", pre(channels, 65535.0)) as opened, \
             open_windows(tmp_path / "a.npy", pre(channels, 65535.0)) as like:  # fmt: skip
@@ -88,7 +88,7 @@ def test_png(tmp_path, mode):
     else:
         Image.fromarray(smooth(3)).convert(mode).save(tmp_path / "a.png")
     for channels in (1, 3, 4) if mode == "RGBA" else (1, 3):
-        equal_to_whole(tmp_path / "a.png", pre(channels))
+        assert_equal_to_whole(tmp_path / "a.png", pre(channels))
 
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
@@ -99,7 +99,7 @@ def test_jpeg(tmp_path, mode, subsampling):
     pixels = np.stack([x * 2, y * 3, 255 - x - y], -1).astype(np.uint8)
     Image.fromarray(pixels).convert(mode).save(tmp_path / "a.jpg", subsampling=subsampling, quality=90)
     if mode == "L":
-        equal_to_whole(tmp_path / "a.jpg", pre(1))
+        assert_equal_to_whole(tmp_path / "a.jpg", pre(1))
         return
     with rasterio.open(tmp_path / "a.jpg") as file:
         expected = torch.from_numpy(file.read())
@@ -160,7 +160,7 @@ def test_what_must_be_decoded_whole(tmp_path, name, why):
         image.save(path, tiffinfo={274: 3})
     else:
         tifffile.imwrite(path, smooth(1), photometric="miniswhite", compression="deflate")
-    equal_to_whole(path, pre(3), windowed=False, cuts=CUTS[1:3])
+    assert_equal_to_whole(path, pre(3), windowed=False, cuts=CUTS[1:3])
     with open_windows(path, pre(3)) as opened:
         assert why in opened.why
 
@@ -220,8 +220,8 @@ def test_without_the_extra(tmp_path, monkeypatch):
     Image.fromarray(smooth(3)).save(tmp_path / "a.png")
     tifffile.imwrite(tmp_path / "a.tif", smooth(3))
     tifffile.imwrite(tmp_path / "tiles.tif", smooth(3), tile=(16, 16), compression="deflate")
-    equal_to_whole(tmp_path / "a.tif", pre(3))  # mapped
-    equal_to_whole(tmp_path / "a.png", pre(3), windowed=False)
+    assert_equal_to_whole(tmp_path / "a.tif", pre(3))  # mapped
+    assert_equal_to_whole(tmp_path / "a.png", pre(3), windowed=False)
     for name in ("a.png", "tiles.tif"):
         with pytest.raises(ImageError, match=r"limit of 100.*pixelwise\[large\]"):
             open_windows(tmp_path / name, pre(3), max_pixels=100)

@@ -65,7 +65,7 @@ def task_and_net(name):
     return task, make_net(task.classes.channels)
 
 
-def same(one, other):
+def assert_same_scores(one, other):
     assert one.keys() == other.keys()
     for key, value in one.items():
         np.testing.assert_array_equal(np.asarray(value), np.asarray(other[key]), err_msg=key)
@@ -121,7 +121,7 @@ def test_batches_and_workers_change_nothing(task_name):
                        metrics=full_metrics(task), per_image=True)
         for b, w in ((1, 0), (1, 3), (4, 2))
     ]  # fmt: skip
-    same(results[0], results[1])
+    assert_same_scores(results[0], results[1])
     assert results[2][task.primary] == pytest.approx(results[0][task.primary], abs=1e-3)
     assert [name for name, _ in results[2]["per_image"]] == [f"image{i}" for i in range(len(SIZES))]
 
@@ -279,7 +279,7 @@ def test_two_processes_are_exactly_one(tmp_path):
     for name in ("semantic", "instance", "panoptic"):
         scores, _ = run_of(name)
         for rank in range(2):
-            same(ranks[rank][name][0], scores)
+            assert_same_scores(ranks[rank][name][0], scores)
         reads = [set(ranks[rank][name][1]) for rank in range(2)]
         assert not reads[0] & reads[1]
         assert reads[0] | reads[1] == set(range(len(SIZES)))

@@ -80,7 +80,7 @@ def batches(draw):
 @given(batch=batches())
 @settings(max_examples=25, deadline=None)
 def test_adding_void_pixels_anywhere_changes_nothing(form, batch):
-    check_spread(form, batch)
+    assert_spread_changes_nothing(form, batch)
 
 
 @pytest.mark.parametrize("form", ["boundary", "boundary of some"])
@@ -90,10 +90,10 @@ def test_adding_void_pixels_around_changes_nothing_for_distances(form, batch):
     """Between two pixels void does change how far apart they are; around the image it must not matter."""
     logits, target, (b, h, w), (images, rows, columns), rng = batch
     rows, columns = np.arange(len(rows)) + (h - len(rows)) // 2, np.arange(len(columns)) + (w - len(columns))
-    check_spread(form, (logits, target, (b, h, w), (images, rows, columns), rng))
+    assert_spread_changes_nothing(form, (logits, target, (b, h, w), (images, rows, columns), rng))
 
 
-def check_spread(form, batch):
+def assert_spread_changes_nothing(form, batch):
     logits, target, (b, h, w), (images, rows, columns), rng = batch
     wide_target = np.full((b, h, w), 255)
     wide_target[np.ix_(images, rows, columns)] = target

@@ -39,7 +39,7 @@ def image(seed: int, size: tuple[int, int] = (24, 32)) -> tuple[Segments, Segmen
     return Segments(found, labels, scores=rng.integers(0, 3, 6) / 2), Segments(true, labels)
 
 
-def equal(a: dict, b: dict) -> None:
+def assert_equal(a: dict, b: dict) -> None:
     assert a.keys() == b.keys()
     for key in a:
         np.testing.assert_array_equal(a[key], b[key], err_msg=key)
@@ -91,7 +91,7 @@ def test_merging_pickled_shards_in_any_order_gives_the_same_bits(kind: type) -> 
         joined = kind(3)
         for j in order:
             joined.merge(pickle.loads(pickle.dumps(parts[j])))
-        equal(joined.compute(), whole.compute())
+        assert_equal(joined.compute(), whole.compute())
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -101,7 +101,7 @@ def test_merging_leaves_the_other_as_it_was_and_apart(kind: type) -> None:
     before = other.compute()
     one.merge(other)
     one.update(*image(2), index=2)
-    equal(other.compute(), before)
+    assert_equal(other.compute(), before)
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -111,7 +111,7 @@ def test_an_image_that_is_all_unknown_changes_nothing(kind: type) -> None:
     before = metric.compute()
     prediction, _ = image(2)
     metric.update(prediction, Segments.empty(prediction.size, fill=UNKNOWN))
-    equal(metric.compute(), before)
+    assert_equal(metric.compute(), before)
 
 
 @pytest.mark.parametrize("kind", ALL)

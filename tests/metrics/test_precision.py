@@ -85,7 +85,7 @@ def segments(prediction: dict, truth: dict) -> tuple[Segments, Segments]:
     )
 
 
-def same(metric: AveragePrecision, images: list[Image], num_classes: int, limit: int = 100) -> None:
+def assert_as_pycocotools(metric: AveragePrecision, images: list[Image], num_classes: int, limit: int = 100) -> None:
     scores = metric.compute()
     means, per_class = coco_scores(images, num_classes, limit)
     np.testing.assert_allclose([scores[key] for key in KEYS], means, rtol=0, atol=1e-12)
@@ -123,14 +123,14 @@ def test_equals_pycocotools(seed: int) -> None:
     k = int(rng.choice([1, 2, 5]))
     options = {"objects": 6, "ties": seed % 2 == 0, "crowd": 0.3 * (seed % 3 == 0)}
     images = [draw(rng, k, **options) for _ in range(6)]
-    same(our_metric(images, k), images, k)
+    assert_as_pycocotools(our_metric(images, k), images, k)
 
 
 def test_ties_over_many_images_are_broken_as_coco_breaks_them() -> None:
     rng = np.random.default_rng(5)
     images = [draw(rng, 1, objects=4, ties=True) for _ in range(12)]
     in_order = our_metric(images, 1)
-    same(in_order, images, 1)
+    assert_as_pycocotools(in_order, images, 1)
     assert our_metric(images[::-1], 1).compute()["ap"] != in_order.compute()["ap"]  # so the order does matter
 
 
@@ -155,7 +155,7 @@ def test_any_sharding_gives_the_same_scores() -> None:
 def test_only_the_best_detections_of_each_class_count(limit: int) -> None:
     rng = np.random.default_rng(7)
     images = [draw(rng, 2, objects=30, ties=True, size=(60, 60), radius=(2, 5)) for _ in range(3)]
-    same(our_metric(images, 2, limit), images, 2, limit)
+    assert_as_pycocotools(our_metric(images, 2, limit), images, 2, limit)
 
 
 def test_more_objects_than_coco_looks_at() -> None:
@@ -169,7 +169,7 @@ def test_more_objects_than_coco_looks_at() -> None:
     )
     assert our_metric([image], 1).compute()["ap"] == pytest.approx(67 / 101)  # recall ends at 100 / 150
     assert our_metric([image], 1, limit=150).compute()["ap"] == 1.0
-    same(our_metric([image], 1), [image], 1)
+    assert_as_pycocotools(our_metric([image], 1), [image], 1)
 
 
 def nasty(objects: int) -> list[Image]:
@@ -187,7 +187,7 @@ def nasty(objects: int) -> list[Image]:
 def test_crowded_images_with_ties_crowd_and_empty_sides(limit: int) -> None:
     images = nasty(200)
     assert max(len(prediction["masks"]) for prediction, _ in images) > 20
-    same(our_metric(images, 2, limit), images, 2, limit)
+    assert_as_pycocotools(our_metric(images, 2, limit), images, 2, limit)
 
 
 @pytest.mark.slow  # pycocotools tries each pair in Python
@@ -195,7 +195,7 @@ def test_crowded_images_with_ties_crowd_and_empty_sides(limit: int) -> None:
 def test_more_than_a_hundred_objects_with_ties_crowd_and_empty_sides(limit: int) -> None:
     images = nasty(700)
     assert max(int((prediction["labels"] == 0).sum()) for prediction, _ in images) > 150
-    same(our_metric(images, 2, limit), images, 2, limit)
+    assert_as_pycocotools(our_metric(images, 2, limit), images, 2, limit)
 
 
 def test_a_detection_with_box_and_area_counts_by_its_mask() -> None:
@@ -208,7 +208,7 @@ def test_a_detection_with_box_and_area_counts_by_its_mask() -> None:
         areas = torch.full((len(prediction),), 9000.0)
         boxed.update(replace(prediction, given_boxes=whole, given_areas=areas), truth, index=i)
     np.testing.assert_equal(boxed.compute(), plain.compute())
-    same(boxed, images, 2)
+    assert_as_pycocotools(boxed, images, 2)
 
 
 @pytest.mark.slow
@@ -294,7 +294,7 @@ def test_unknown_pixels_equal_a_crowd_of_pycocotools() -> None:
         metric.update(predicted, Segments(ids, known.labels, crowd=known.crowd, given_areas=truth["areas"]), index=i)
         crowds = {"masks": np.stack([void, void]), "labels": [0, 1], "crowd": [True, True], "areas": [0, 0]}
         images.append((prediction, {key: np.concatenate([truth[key], crowds[key]]) for key in truth}))
-    same(metric, images, 2)
+    assert_as_pycocotools(metric, images, 2)
 
 
 def test_annotated_areas_decide_the_size_class() -> None:

@@ -74,7 +74,7 @@ def answer(net, original):
     return net(panoptic_fpn.KEYS["detectron2"].preprocessing(pixels), (frame,))
 
 
-def check_objects(output, boxes, areas):
+def assert_objects_as_detectron2(output, boxes, areas):
     """Objects whose scores are equal to the last bits may come in another order."""
     theirs, ours = torch.tensor(boxes), output.original_boxes(0)
     distance = (theirs[:, None] - ours).abs().amax(2)  # [N, N]
@@ -116,16 +116,16 @@ def test_panoptic_fpn_answers_as_detectron2(state, tmp_path):
     assert (card.architecture, card.task, card.outputs) == ("panoptic_fpn", "panoptic", 133)
     assert card.classes == label_set("coco-panoptic")
     output = answer(net, SIZE)
-    check_objects(output, WANTED["boxes"], WANTED["areas"])
+    assert_objects_as_detectron2(output, WANTED["boxes"], WANTED["areas"])
     theirs = WANTED["semantic"]
     grid = np.ix_(theirs["rows"], theirs["columns"])
     logits = torch.nn.functional.interpolate(output.semantic.logits, scale_factor=4, mode="bilinear")[0]
     ours = logits.roll(1, 0).numpy()[:, grid[0], grid[1]]  # things first, as in detectron2
     assert np.allclose(ours, theirs["logits"], atol=2e-3)
-    check_panoptic(make_task("panoptic", card.classes).decode(output, 0))
+    assert_segments_as_detectron2(make_task("panoptic", card.classes).decode(output, 0))
 
 
-def check_panoptic(segments):
+def assert_segments_as_detectron2(segments):
     values = WANTED["panoptic"]["runs"]
     ids = np.repeat(values[::2], values[1::2]).reshape(SIZE)
     theirs = np.zeros(ids.shape, int) - 1
@@ -147,7 +147,7 @@ def test_mask_rcnn_answers_as_detectron2_on_a_larger_image(state, tmp_path):
     net = create_model("mask_rcnn-detectron2_r50_fpn", classes=81).eval()
     report = load_weights(net, {n: state[n] for n in keys("mask_rcnn")})
     assert (report.dialect, len(report.loaded)) == ("detectron2", len(keys("mask_rcnn")))
-    check_objects(answer(net, OTHER), WANTED["other_boxes"], WANTED["other_areas"])
+    assert_objects_as_detectron2(answer(net, OTHER), WANTED["other_boxes"], WANTED["other_areas"])
 
 
 def test_a_panoptic_file_is_not_taken_for_mask_rcnn(state):

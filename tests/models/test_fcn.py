@@ -148,10 +148,10 @@ def test_ports_answer_the_same(port, frozen, saved, waves):
         assert {name: card.options[name] for name in told} == told
     for case in frozen[port]["outputs"]:
         images = waves(*case["size"], batch=1)
-        check(net(images).full(), case)
+        assert_as_saved(net(images).full(), case)
 
 
-def check(found: torch.Tensor, case: dict[str, Any], head: str = "") -> None:
+def assert_as_saved(found: torch.Tensor, case: dict[str, Any], head: str = "") -> None:
     values = torch.tensor(case[f"{head}values"])
     assert list(found.shape) == case["shape"]
     places = torch.linspace(0, found.numel() - 1, len(values), dtype=torch.float64).long()
@@ -243,8 +243,8 @@ def test_mmsegmentation_answered_the_same(frozen, on_meta, random_weight, waves)
     net.training = True  # the auxiliary head answers, norms and dropout stay as they are
     for case in told["outputs"]:
         output = net(waves(*case["size"], batch=1))
-        check(output.full(), case)
-        check(output.aux[0][2].full(), case, "aux_")
+        assert_as_saved(output.full(), case)
+        assert_as_saved(output.aux[0][2].full(), case, "aux_")
     foreign = on_meta(keys)
     del foreign["decode_head.conv_cat.bn.weight"]
     with pytest.raises(ModelFileError, match=r"1 missing: head\.join\.1\.weight"):

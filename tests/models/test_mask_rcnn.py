@@ -70,7 +70,7 @@ def small_here(theirs: nn.Module, **options: Any) -> nn.Module:
 
 
 @torch.no_grad()
-def compare(theirs: nn.Module, ours: nn.Module, size: tuple[int, int]) -> None:
+def assert_same_detections(theirs: nn.Module, ours: nn.Module, size: tuple[int, int]) -> None:
     """The same detections on an image of this size: boxes within a hundredth of a pixel, masks but for rare pixels."""
     stored = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     want = theirs([stored[0].float() / 255])[0]
@@ -110,7 +110,7 @@ def test_as_many_parameters_as_torchvision_has(name, options, count):
 @pytest.mark.parametrize("size", [(96, 160), (75, 101), (160, 130)])
 def test_the_same_detections_as_torchvision(size):
     theirs = lively(small_there(**FEW_THERE))
-    compare(theirs, small_here(theirs, **FEW), size)
+    assert_same_detections(theirs, small_here(theirs, **FEW), size)
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_the_published_net_is_built_from_its_file(tmp_path):
     ours, card = from_checkpoint(tmp_path / "file.pth", **FEW)
     assert card.classes.names[0] == "person"
     assert card.preprocessing.size == SizeRule(short=800, long=1333, rounding="floor", antialias=False)
-    compare(theirs, ours, (75, 101))
+    assert_same_detections(theirs, ours, (75, 101))
 
 
 @pytest.mark.slow
@@ -141,7 +141,7 @@ def test_the_second_version_is_built_from_its_file(tmp_path):
     torch.save(theirs.state_dict(), tmp_path / "file.pth")
     ours, card = from_checkpoint(tmp_path / "file.pth", **FEW)
     assert (card.options["norm"], card.options["rpn_convs"], card.options["box_convs"]) == ("batch", 2, 4)
-    compare(theirs, ours, (96, 140))
+    assert_same_detections(theirs, ours, (96, 140))
 
 
 def test_background_moves_from_first_to_last():

@@ -86,10 +86,11 @@ def test_prototxt_answers_the_same(port, frozen, random_weight, waves):
     load_weights(net, {our_name(name): random_weight(name, shape) for name, shape in told["keys"].items()})
     case = told["outputs"][0]  # 360 x 480, whose poolings meet odd sizes
     images = waves(*case["size"], batch=1)
-    check(net(60 * images + 60 if port == "basic" else images).full(), case)  # of 0..255, for the local response norm
+    images = 60 * images + 60 if port == "basic" else images  # of 0..255, for the local response norm
+    assert_as_saved(net(images).full(), case)
 
 
-def check(found: torch.Tensor, case: dict[str, Any]) -> None:
+def assert_as_saved(found: torch.Tensor, case: dict[str, Any]) -> None:
     values = torch.tensor(case["values"])
     assert list(found.shape) == case["shape"]
     places = torch.linspace(0, found.numel() - 1, len(values), dtype=torch.float64).long()
@@ -149,7 +150,7 @@ def test_ports_answer_the_same(port, frozen, saved, waves):
     for case in frozen[port]["outputs"]:
         images = waves(*case["size"], batch=1)
         logits = net(images).full()
-        check(logits.softmax(1) if port == "vinceecws" else logits, case)
+        assert_as_saved(logits.softmax(1) if port == "vinceecws" else logits, case)
         moved = (logits - net(images * 0).full()).abs().max()
         assert float(moved) > 0.05 * case["range"]  # or it would agree whatever the layers do
 

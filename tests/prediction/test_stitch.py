@@ -134,7 +134,7 @@ def drawing(class_map: np.ndarray, channels: int = 3) -> Tensor:
     return 4 * torch.nn.functional.one_hot(labels, channels).permute(2, 0, 1).float()
 
 
-def same_segments(rows: np.ndarray, table: Any, whole: Any) -> None:
+def assert_same_segments(rows: np.ndarray, table: Any, whole: Any) -> None:
     """The same objects with the same pixels and labels, however they are numbered."""
     other = whole.row_map().numpy().astype(np.int64)
     pairs = np.unique(np.stack([rows.ravel(), other.ravel()]), axis=1)
@@ -153,7 +153,7 @@ def both_ways(
     image = drawing(class_map, asked.task.classes.channels)
     whole = asked.task.decode(asked.forward(image), 0)
     rows, table = tiled(asked, image, tiling)
-    same_segments(rows, table, whole)
+    assert_same_segments(rows, table, whole)
     return table
 
 
@@ -238,7 +238,7 @@ def told(numbers: np.ndarray, tiling: Tiling, net: Told, task: Any) -> tuple[Any
     image = torch.from_numpy(np.atleast_3d(numbers.T).T.astype(np.float32))
     whole = task.decode(asked.forward(image), 0)
     rows, table = tiled(asked, image, tiling)
-    same_segments(rows, table, whole)
+    assert_same_segments(rows, table, whole)
     return rows, table
 
 

@@ -26,12 +26,11 @@ def log_of(out):
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
-def same(one, other):
+def assert_same_files(one, other):
     for name in ("last.safetensors", "model.safetensors"):
         a, b = load_file(one / name), load_file(other / name)
         assert a.keys() == b.keys()
         assert all(torch.equal(a[k], b[k]) for k in a), name
-    return True
 
 
 def run(words):
@@ -60,7 +59,7 @@ def test_killed_and_resumed_to_the_bit(at, save, command, shapes, straight, tmp_
     assert killed.returncode == -9
     run([str(shapes), "--out", str(out), "--resume"])
     assert ("resumed   at step" in capsys.readouterr().out) == (at != 3)
-    assert same(out, straight)
+    assert_same_files(out, straight)
     assert log_of(out) == log_of(straight)
 
 
@@ -90,7 +89,7 @@ def test_interrupted_and_resumed_to_the_bit(number, at, shapes, straight, tmp_pa
     how = capsys.readouterr().out.split("go on with: ")[1].splitlines()[0]
     assert shlex.split(how) == ["pixelwise", "train", str(shapes), "--out", str(out), "--resume"]
     assert run(shlex.split(how)[2:]).complete
-    assert same(out, straight)
+    assert_same_files(out, straight)
     assert log_of(out) == log_of(straight)
 
 
@@ -109,7 +108,7 @@ def test_start_weights_are_kept_when_killed_before_the_first_state(command, shap
     assert command([*words, str(tmp_path / "a")]).returncode == 0
     assert command([*words, str(tmp_path / "b")], kill="SIGKILL", at=2).returncode == -9
     assert command(["train", str(shapes), "--out", str(tmp_path / "b"), "--resume"]).returncode == 0
-    assert same(tmp_path / "a", tmp_path / "b")
+    assert_same_files(tmp_path / "a", tmp_path / "b")
 
 
 PAIR = ["--model", "unet", "--options", "width=4", "depth=2", "--crop", "32", "--device", "cpu", "--precision", "fp32",
@@ -154,7 +153,7 @@ def test_two_processes_are_resumed(shard, command, shapes, tmp_path):
     resumed = command(["train", str(shapes), "--out", str(tmp_path / "b"), "--resume"], processes=2)
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed   at step 3" in resumed.stdout
-    assert same(tmp_path / "a", tmp_path / "b")
+    assert_same_files(tmp_path / "a", tmp_path / "b")
 
 
 @pytest.mark.slow

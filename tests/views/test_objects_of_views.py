@@ -95,7 +95,7 @@ class SeesDense(Sighted):
 NETS = {"queries": SeesQueries, "regions": SeesRegions, "rays": SeesRays, "centers": SeesCenters}
 
 
-def check(answer: Segments, least: float) -> None:
+def assert_every_object_once(answer: Segments, least: float) -> None:
     """Every object once, of its class, at its place."""
     masks = answer.masks.numpy()
     assert sorted(answer.labels.tolist()) == sorted(LABELS)
@@ -111,10 +111,10 @@ def test_every_object_once_at_its_place(kind, way):
     image, task = truth()[None].float(), Instance(CLASSES)
     net = NETS[kind]()
     plain = task.decode(look(net, image), 0)
-    check(plain, 0.8)
+    assert_every_object_once(plain, 0.8)
     joined = look(net, image, parse(way))
     answer = task.decode(joined, 0)
-    check(answer, 0.8)
+    assert_every_object_once(answer, 0.8)
     assert len(answer.ids) == 1  # none shares a pixel
     assert (answer.scores > 0.8).all()
     assert joined.frames[0].original == SIZE
@@ -190,7 +190,7 @@ def test_nets_of_unlike_outputs_are_joined_by_what_they_find():
         joined = join([look for kind in order for look in outputs[kind]], 2 * len(order))
         assert type(joined) is Joined
         assert joined.count == 2 * len(order)
-        check(Instance(CLASSES).decode(joined, 0), 0.8)
+        assert_every_object_once(Instance(CLASSES).decode(joined, 0), 0.8)
         mean = sum(view.put(o.probs(0)) for kind in order for view, o in outputs[kind]) / (2 * len(order))
         torch.testing.assert_close(joined.probs(0), mean)
 
@@ -210,7 +210,7 @@ def test_soft_masks_stay_soft_and_carry_their_rule():
     found = joined.candidates(0)
     assert found.merge == Merge("argmax", overlap=0.8, score=0.8, best=100)
     assert all(crop.dtype == np.float32 for crop in found.crops)
-    check(Panoptic(CLASSES).decode(joined, 0), 0.8)
+    assert_every_object_once(Panoptic(CLASSES).decode(joined, 0), 0.8)
 
 
 @pytest.mark.parametrize("kind", [*NETS, "dense"])
