@@ -17,7 +17,7 @@ from pixelwise.core.classes import Classes
 from pixelwise.core.sample import Preprocessing
 from pixelwise.core.sizes import SizeRule
 from pixelwise.data.streets import draw_scene
-from pixelwise.errors import ConfigError, DataError, ExportError, ModelFileError
+from pixelwise.errors import ConfigError, DataError, ExportError, ImageError, ModelFileError
 from pixelwise.export import agreement, export_model, exporting, run_exported
 from pixelwise.export.running import open_exported
 
@@ -70,6 +70,20 @@ def test_the_lines_of_the_docstring_run_without_pixelwise(files, tmp_path, monke
     assert seen["labels"].shape == (64, 80)
     about = onnxruntime.InferenceSession("model.onnx").get_modelmeta().custom_metadata_map["pixelwise"]
     assert json.loads(about)["labels"] == ["road", "person", "sky"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS.values())
+@pytest.mark.filterwarnings("ignore")  # torch warns of what it cannot read
+def test_a_damaged_file_is_named(tmp_path, ending):
+    path = tmp_path / f"m{ending}"
+    path.write_bytes(b"something else")
+    with pytest.raises(ModelFileError, match=rf"m\{ending} cannot be opened as an exported model"):
+        run_exported(path, np.zeros((20, 20, 3), np.uint8))
+
+
+def test_an_image_that_is_too_small_is_refused(files):
+    with pytest.raises(ImageError, match=r"5 x 40 pixels.*at least 8"):
+        run_exported(files["torch"].path, np.zeros((5, 40, 3), np.uint8))
 
 
 def test_other_batches_and_sizes_are_taken(files):
@@ -153,6 +167,12 @@ def test_a_size_rule_is_left_to_the_caller(write_model, tmp_path):
     assert about["input"]["resize_first"]["short"] == 40
     assert about["input"]["dtype"] == "float32"
     assert run_exported(made.path, np.zeros((80, 100, 3), np.uint8))["labels"].shape == (40, 50)
+
+
+def test_where_there_is_nothing_to_compare_that_is_said():
+    nothing = agreement.Agreement(images=2, pixels=0, equal=1.0, ties=0, what="objects")
+    assert nothing.good
+    assert str(nothing) == "no objects on 2 images, so nothing was compared: name images that show some by --images"
 
 
 def test_thresholds_of_agreement():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import builtins
 
+import numpy as np
 import pytest
 import torch
 
 from pixelwise.core.outputs import Frame
 from pixelwise.core.registry import create_model, load
 from pixelwise.engines import compiled, obstacle, onnx, open_engine, openvino, prepare
+from pixelwise.engines._program import trace
 from pixelwise.errors import ConfigError, MissingExtraError
 from pixelwise.views import look, parse
 
@@ -64,6 +66,16 @@ def test_a_net_that_fits_one_size_gets_a_program_for_each(net, monkeypatch):
         x = torch.randn(count, 3, height, width)
         torch.testing.assert_close(engine(x).logits, net(x).logits, rtol=1e-4, atol=1e-4)
     assert [key for key in engine._programs if key] == list(SIZES)
+
+
+@torch.no_grad()
+def test_what_onnx_runtime_raises_is_a_runtime_error(net):
+    """Its own errors are none, and who tries an engine waits for those."""
+    run = onnx.runner(trace(net, (1, 32, 32)))
+    with pytest.raises(RuntimeError, match="ONNX Runtime"):
+        run(np.zeros((1, 3, 40, 40), np.float32))
+    with pytest.raises(RuntimeError, match="ONNX Runtime"):
+        onnx.session(b"something else")
 
 
 class Sorted(torch.nn.Module):

@@ -45,6 +45,9 @@ class Agreement:
         return round((1 - self.equal) * self.pixels) <= max(self.what == "objects", CLOSE * self.pixels)
 
     def __str__(self) -> str:
+        if not self.pixels:
+            said = f"no {self.what} on {self.images} images, so nothing was compared"
+            return f"{said}: name images that show some by --images"
         ties = f", {self.ties} of the others are ties" if self.ties else ""
         return f"{self.equal:.4%} of {self.pixels:,} {self.what} of {self.images} images equal{ties}"
 
@@ -66,7 +69,7 @@ def measure(run: Run, deployed: Deployed, net: nn.Module, card: ModelCard, about
         raise DataError(
             f"{images} has no image of at least {about['input']['least']} pixels a side to try the file on."
         )
-    return Agreement(seen, total, equal / max(1, total), ties, what)
+    return Agreement(seen, total, equal / total if total else 1.0, ties, what)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from pixelwise.core.sample import Preprocessing
 from pixelwise.core.sizes import SizeRule
 from pixelwise.engines import onnx, openvino
-from pixelwise.errors import ModelFileError
+from pixelwise.errors import ImageError, ModelFileError
 from pixelwise.prediction.images import stored_pixels
 
 KEY = "pixelwise"  # under which the contract stands in a file's metadata
@@ -27,10 +28,17 @@ def run_exported(path: str | Path, image: Any) -> Arrays:
     """What an exported file says of one image: {name: array without the batch's axis}, as its contract names them.
 
     image  a path, PIL image, array [H, W] or [H, W, C] or tensor [C, H, W], any that `Predictor` takes
-    Raises ModelFileError for a file that is not one of ours, MissingExtraError where its runtime is not installed.
+    Raises ModelFileError for a file that is not one of ours, MissingExtraError where its runtime is not installed,
+    ImageError for an image that cannot be read or is smaller than the file takes.
     """
     run, about = open_exported(Path(path))
-    found = run(stored(image, about))
+    pixels, least = stored(image, about), about["input"]["least"]
+    height, width = pixels.shape[1:3]
+    if min(height, width) < least:
+        name = image if isinstance(image, str | Path) else type(image).__name__
+        reason = f"is {height} x {width} pixels as the file sees it, which takes at least {least} a side"
+        raise ImageError(name, f"{reason}: enlarge it, or predict with Pixelwise, which pads it.")
+    found = run(pixels)
     return {name: array[0] for name, array in found.items()} if about["input"]["batch"] == "any" else found
 
 
@@ -43,7 +51,7 @@ def open_exported(path: Path, precision: str = "fp32") -> tuple[Run, dict[str, A
         raise ModelFileError(f"{path}: there is no such file.")
     try:
         return OPENERS[path.suffix](path, precision)
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, KeyError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, ModelFileError):
             raise
         reason = " ".join(str(error).split())[:200]
@@ -73,7 +81,7 @@ def _open_onnx(path: Path, precision: str) -> tuple[Run, dict[str, Any]]:
     about = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
 
     def run(images: np.ndarray) -> Arrays:
-        return dict(zip(about["outputs"], session.run(None, {"images": images}), strict=True))
+        return dict(zip(about["outputs"], onnx.answer(session, images), strict=True))
 
     return run, about
 
