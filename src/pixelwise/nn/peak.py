@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from typing import Any
 
@@ -50,14 +51,15 @@ class Peak(TorchDispatchMode):
 def forward_bytes(net: nn.Module, channels: int, size: tuple[int, int]) -> int | None:
     """Bytes that the net takes for an image [channels, H, W] of this size, beside its weights, at float32.
 
-    Nothing is computed and no memory taken. None for a net whose work depends on what it sees (detectors).
+    Nothing is computed and no memory taken, and the net is left alone: it may be at work in another thread. None for a
+    net whose work depends on what it sees (detectors).
     """
-    named = (*net.named_parameters(), *net.named_buffers())
-    hollow = {name: tensor.detach().to("meta") for name, tensor in named}
+    tensors = (*net.parameters(), *net.buffers())
+    hollow = copy.deepcopy(net, {id(tensor): tensor.detach().to("meta") for tensor in tensors})
     image = torch.empty(1, channels, *size, device="meta")
     try:
         with torch.no_grad(), Peak() as peak:
-            torch.func.functional_call(net, hollow, (image,))
+            hollow(image)
     except (NotImplementedError, RuntimeError):  # where an operator wants values
         return None
     return peak.most
