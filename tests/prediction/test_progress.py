@@ -28,3 +28,12 @@ def test_bars_on_a_terminal():
 
 def test_silence_elsewhere():
     assert shown(False)[0] == ""
+
+
+def test_names_with_brackets_are_shown_as_they_are():
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=100)
+    with Progress(console) as progress:
+        progress.on_image(1, 2, Path("scan[red].png"))
+        progress.bars.refresh()
+    assert "scan[red].png" in shown.getvalue()

@@ -30,7 +30,8 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         console = console or Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+        name = TextColumn("{task.description}", markup=False)  # of a file, which may have brackets
+        columns = (name, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
         self.bars = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.images = self.bars.add_task("images", total=None, one="image")
         self.tiles = self.bars.add_task("tiles", total=None, one="tile", visible=False)
