@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from pixelwise.prediction import load
+from pixelwise.prediction import load, predict_folder
 from pixelwise.prediction.resume import Resume, fingerprint
 
 
@@ -73,3 +74,27 @@ def test_a_fingerprint_is_of_weights_task_and_settings(models, write_model, tmp_
     same.net.head.bias.data += 1
     others.add(fingerprint(same, 1))
     assert len(others) == 6
+
+
+def test_an_image_that_vanished_is_never_known(tmp_path, image):
+    """Its key would be that of every other one that vanished."""
+    first = opened(tmp_path)
+    gone = tmp_path / "gone.png"
+    first.enter(first.key(gone, "gone"), (image,), {})
+    assert opened(tmp_path).finished == {}
+
+
+def test_an_image_that_changed_while_it_was_computed_is_computed_again(models, tmp_path, monkeypatch):
+    model, path, seen = load(models["semantic"], "cpu"), tmp_path / "a.png", []
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(path)
+    forward = model.forward
+
+    def change(pixels):
+        seen.append(int(pixels.max()))
+        Image.fromarray(np.full((20, 20, 3), 255, np.uint8)).save(path)
+        return forward(pixels)
+
+    monkeypatch.setattr(model, "forward", change)
+    for resume in (False, True):
+        predict_folder(model, [path, tmp_path / "nowhere"], tmp_path / "out", resume=resume)
+    assert seen == [0, 255]

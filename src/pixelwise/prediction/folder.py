@@ -139,6 +139,7 @@ class _Run:
     done: list[tuple[Path, tuple[Path, ...]]] = field(default_factory=list)
     whole: list[tuple[Path, str]] = field(default_factory=list)
     number: int = 0
+    keys: dict[str, str] = field(default_factory=dict)  # of images as they were read: they may change meanwhile
     measuring: threading.Lock = field(default_factory=threading.Lock)  # what the net takes is found once
 
     def __post_init__(self) -> None:
@@ -146,10 +147,11 @@ class _Run:
 
     def known(self, job: Job) -> dict[str, Any] | None:
         """What an earlier run noted of an image that it finished."""
-        return self.left.finished.get(self.left.key(job.path, job.name)) if self.resumes else None
+        return self.left.finished.get(self.keys[job.name]) if self.resumes else None
 
     def read(self, job: Job) -> Tensor | Windows | None:
         """Its pixels, its windows where it is large, None where it is done. Runs in threads of its own."""
+        self.keys[job.name] = self.left.key(job.path, job.name)
         if self.known(job) is not None:
             return None
         with self.measuring:
@@ -192,7 +194,7 @@ class _Run:
             try:
                 files = turn.files()
                 if self.resumes and not turn.known:
-                    self.left.enter(self.left.key(turn.job.path, turn.job.name), files, turn.notes())
+                    self.left.enter(self.keys[turn.job.name], files, turn.notes())
                 self.done.append((turn.job.path, files))
             except ImageError as error:
                 self.failed.append((turn.job.path, error.reason))

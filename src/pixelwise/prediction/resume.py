@@ -75,7 +75,9 @@ class Resume:
                         self.finished[entry["key"]] = entry
 
     def enter(self, key: str, files: tuple[Path, ...], notes: Mapping[str, Any]) -> None:
-        """An image is finished."""
+        """An image is finished. One that has no key any more is not noted."""
+        if not key:
+            return
         entry = {"key": key, "files": [str(path.absolute()) for path in files], "notes": notes}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
