@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from pixelwise.core.bands import Bands
+from pixelwise.core.polygons import fill
 from pixelwise.core.sample import Preprocessing
 from pixelwise.core.segments import Segments
 from pixelwise.data.io import read_mask
@@ -21,6 +22,7 @@ from pixelwise.errors import OutputError
 from pixelwise.prediction import large, load, predict_folder
 from pixelwise.prediction.canvas import ScratchCanvas
 from pixelwise.prediction.large import is_large, overview
+from pixelwise.views import View
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -109,6 +111,74 @@ def test_objects_agree_with_their_tables(models, photos, tmp_path, task):
             ids = pixels[..., 0] + 256 * pixels[..., 1] + 65536 * pixels[..., 2]
             assert {s["id"]: s["area"] for s in entry["segments_info"]} == dict(
                 zip(*(v.tolist() for v in np.unique(ids[ids > 0], return_counts=True))))  # fmt: skip
+
+
+def test_polygons_are_those_of_the_whole_image(models, photos, tmp_path):
+    kinds = ["coco", "geojson", "labelme", "yolo"]
+    runs = [predict_folder(models["semantic"], photos, tmp_path / name, exact=True, device="cpu", tile=tile, save=kinds,
+                           overlay=False) for name, tile in (("tiles", TILE), ("whole", None))]  # fmt: skip
+    assert all(run.ok for run in runs)
+    assert files_of(tmp_path / "tiles") == files_of(tmp_path / "whole")
+    content = json.loads((tmp_path / "tiles/geojson/d.geojson").read_text())
+    assert content["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32632"
+    corners = np.concatenate([np.concatenate(polygon) for feature in content["features"]
+                              for polygon in feature["geometry"]["coordinates"]])  # fmt: skip
+    assert corners.min(0).tolist() == [5e5, 5e6 - 0.5 * SIZE[0]]
+    assert corners.max(0).tolist() == [5e5 + 0.5 * SIZE[1], 5e6]
+
+
+@pytest.mark.parametrize("task", ["instance", "panoptic"])
+def test_polygons_of_objects_are_their_pixels(models, photos, tmp_path, task):
+    """Of objects joined over tiles: each feature fills to one id of the map of instances."""
+    run = predict_folder(models[task], photos / "b.png", tmp_path / "out", device="cpu", tile=TILE,
+                         save=["instances", "geojson", "coco"], overlay=False)  # fmt: skip
+    assert run.ok
+    ids = read_mask(tmp_path / "out/instances/b.png")
+    table = {row["id"]: row for row in json.loads((tmp_path / "out/instances/b.json").read_text())}
+    features = json.loads((tmp_path / "out/geojson/b.geojson").read_text())["features"]
+    things = [feature for feature in features if feature["properties"]["thing"]]
+    assert len(things) == len(table)
+    assert len(things) > 1 or task == "panoptic"
+    for feature in things:
+        shape = feature["geometry"]["coordinates"]
+        shape = [shape] if feature["geometry"]["type"] == "Polygon" else shape
+        mask = fill([[ring[:-1] for ring in polygon] for polygon in shape], SIZE)
+        (found,) = np.unique(ids[mask])
+        assert mask.sum() == feature["properties"]["area"] == table[found]["area"]
+        assert feature["properties"]["class"] == table[found]["class"]
+    coco = json.loads((tmp_path / "out/coco/instances.json").read_text())
+    assert [a["area"] for a in coco["annotations"]] == [feature["properties"]["area"] for feature in features]
+
+
+def test_confidence_is_that_of_the_whole_image(models, photos, tmp_path):
+    found = []
+    for name, tile in (("tiles", TILE), ("whole", None)):
+        run = predict_folder(models["semantic"], photos, tmp_path / name, exact=True, device="cpu", tile=tile, save=[],
+                             overlay=False, confidence=True)  # fmt: skip
+        assert run.ok
+        assert [files[0].suffix for _, files in run.done] == [".png", ".png", ".png", ".tif"]
+        found.append([read_mask(files[0]).astype(int) for _, files in run.done])
+    for one, other in zip(*found):
+        assert np.ptp(other) > 10
+        assert np.abs(one - other).max() <= 1
+    assert not list((tmp_path / "tiles").rglob("*.sure"))
+    with rasterio.open(tmp_path / "tiles/confidence/d.tif") as file:
+        assert file.crs.to_epsg() == 32632
+
+
+def test_confidence_of_blended_and_of_joined_tiles(models, write_model, photos, tmp_path):
+    """Whatever the tiles are made one answer by, what is sure follows from their probabilities."""
+    for name, model in (("panoptic", models["panoptic"]), ("blended", models["semantic"])):
+        words = {"tta": [View(scale=1.5)]} if name == "blended" else {}
+        run = predict_folder(model, photos / "b.png", tmp_path / name, device="cpu", tile=96, save=[], overlay=False,
+                             confidence=True, **words)  # fmt: skip
+        assert run.ok
+        sure = read_mask(run.done[0][1][0]).astype(int)
+        like = predict_folder(model, photos / "b.png", tmp_path / f"{name} whole", device="cpu", save=[], overlay=False,
+                              confidence=True, **words)  # fmt: skip
+        whole = read_mask(like.done[0][1][0]).astype(int)
+        assert sure.shape == whole.shape == SIZE
+        assert np.median(np.abs(sure - whole)) <= 2
 
 
 def test_what_is_written_only_whole_is_said_before_the_work(models, photos, tmp_path):
@@ -215,7 +285,7 @@ def child(model, images, out, resume, save, moment):
     "moment", [3, pytest.param(1, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
 )
 def test_killed_and_resumed_gives_the_same_files(models, photos, tmp_path, moment):
-    save = "classes,instances,panoptic,objects"
+    save = "classes,instances,panoptic,objects,confidence,geojson,coco,yolo,labelme"
     predict_folder(models["panoptic"], photos, tmp_path / "like", device="cpu", exact=True, tile=TILE,
                    save=save.split(","))  # fmt: skip
     killed = child(models["panoptic"], photos, tmp_path / "out", "anew", save, moment)

@@ -20,6 +20,7 @@ from torch import Tensor
 from pixelwise.core.outputs import Candidates, Frame, Output, Window, components, cut_strips
 from pixelwise.core.types import Task
 from pixelwise.prediction.canvas import Canvas
+from pixelwise.prediction.confidence import confidence
 from pixelwise.prediction.pieces import Pieces, Table
 from pixelwise.prediction.tiling import Tile, Tiling
 
@@ -38,10 +39,11 @@ class Blending:
     across   [K, h, w] sums of weighted probabilities of the row of windows, from column `at` on
     above    [K, o, W] float16 blended probabilities of the rows of windows above, where this one goes on, `weight` [o]
              the sum of their weights there
+    sure     a canvas for the confidence of the answer, or None
     """
 
-    def __init__(self, task: Task, tiling: Tiling, size: tuple[int, int]) -> None:
-        self.task, self.size = task, size
+    def __init__(self, task: Task, tiling: Tiling, size: tuple[int, int], sure: Canvas | None = None) -> None:
+        self.task, self.size, self.sure = task, size, sure
         self.rows = [tiles[0].window for tiles in tiling.rows(size)]
         self.columns = [tile.window for tile in next(tiling.rows(size))]
         self.pieces = Pieces(len(task.classes))
@@ -117,7 +119,10 @@ class Blending:
         height, width = probs.shape[1:]
         for strip in cut_strips(Frame.whole(height, width), None, len(probs)):
             part = probs[:, strip[0] : strip[0] + strip[2]]
-            partial = self.task.partial(Blended(part, self.activation), 0)
+            blended = Blended(part, self.activation)
+            if self.sure is not None:
+                self.sure.put(top + strip[0], left, confidence(blended, len(probs)))
+            partial = self.task.partial(blended, 0)
             segments, label = partial.segments.to("cpu"), partial.segments.labels.cpu().numpy()
             self.pieces.rest = partial.rest
             for name, values in (("least_area", partial.least_area), ("least_score", partial.least_score)):

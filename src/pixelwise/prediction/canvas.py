@@ -45,13 +45,15 @@ class ScratchCanvas:
 
     path   of the file; one of the right size that is there already is gone on with
     most   the largest row there can be, None where nobody knows: it says how many bytes a pixel takes
+    dtype  of what is put, where it is no rows
     All its room is claimed at once, so that a full disk shows before the work. Raises OutputError where the system
     refuses. Used by several threads.
     """
 
-    def __init__(self, path: Path, size: tuple[int, int], most: int | None = None) -> None:
+    def __init__(self, path: Path, size: tuple[int, int], most: int | None = None, *,
+                 dtype: type | None = None) -> None:  # fmt: skip
         self.path, self.size = path, size
-        self.dtype = _kind(most)
+        self.dtype = _kind(most) if dtype is None else np.dtype(dtype)
         self._bytes = size[0] * size[1] * self.dtype.itemsize
         self._one_at_a_time = threading.Lock()  # a place in the file is sought, then written
         try:

@@ -23,6 +23,7 @@ from pixelwise.errors import ImageError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
 from pixelwise.prediction.amount import different_sizes
 from pixelwise.prediction.behind import Behind, Turn
+from pixelwise.prediction.confidence import confidence
 from pixelwise.prediction.large import answer_large, is_large
 from pixelwise.prediction.names import Job, plan
 from pixelwise.prediction.predictor import Predictor, load
@@ -32,7 +33,6 @@ from pixelwise.prediction.writers import (
     Confidence,
     Writer,
     check_large,
-    confidence,
     make_writers,
     usual,
 )
@@ -144,6 +144,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.resumes = all(isinstance(writer, Resumable) for writer in self.writers.values())
+        self.sure = Confidence.folder in self.writers
 
     def known(self, job: Job) -> dict[str, Any] | None:
         """What an earlier run noted of an image that it finished."""
@@ -174,7 +175,8 @@ class _Run:
                 entry = self.known(job) or {}
                 behind.recall(job, tuple(map(Path, entry["files"])), entry["notes"])
             elif isinstance(pixels, Windows):
-                large = answer_large(self.predictor, job, pixels, self.left, tile=self.tile, on_tile=self.on_tile)
+                large = answer_large(self.predictor, job, pixels, self.left, tile=self.tile, sure=self.sure,
+                                     on_tile=self.on_tile)  # fmt: skip
                 behind.write(job, large)
             else:
                 behind.write(job, self._whole(job, pixels))
@@ -183,8 +185,7 @@ class _Run:
 
     def _whole(self, job: Job, pixels: Tensor) -> Answer:
         output = self.predictor.forward(pixels)
-        wanted = Confidence.folder in self.writers
-        sure = confidence(output, self.predictor.task.classes.channels) if wanted else None
+        sure = confidence(output, self.predictor.task.classes.channels) if self.sure else None
         return Answer(name=job.name, image=job.path, ending=job.path.suffix, pixels=pixels, confidence=sure,
                       segments=self.predictor.decode(output))  # fmt: skip
 

@@ -18,7 +18,7 @@ from pixelwise.core.segments import Segments, look_up, smallest_int
 from pixelwise.data.decode import read_header
 from pixelwise.data.tiff import read_tags
 from pixelwise.data.windows import ANY, Windows
-from pixelwise.errors import ImageError, PixelwiseError
+from pixelwise.errors import ImageError, OutputError, PixelwiseError
 from pixelwise.prediction.canvas import ScratchCanvas
 from pixelwise.prediction.names import Job
 from pixelwise.prediction.predictor import Predictor
@@ -58,39 +58,57 @@ def is_large(path: Path, predictor: Predictor, tile: int | None = None, *, by_ch
 
 
 def answer_large(predictor: Predictor, job: Job, windows: Windows, resume: Resume, *, tile: int | None = None,
+                 sure: bool = False,
                  on_tile: Callable[[int, int, Path], None] | None = None) -> LargeAnswer:  # fmt: skip
     """The answer for an image by windows: on a scratch file, with a table.
 
     tile     pixels a side of the tiles; None: as many as memory is planned for
+    sure     whether its confidence is wanted: on a scratch file, too
     on_tile  called (tiles done, in all, image)
     How far it is, is noted from time to time and gone on with where `resume` has it. What stops it from outside leaves
-    the scratch file behind; its own errors do not. Raises ImageError for a damaged file, OutputError for a full disk.
+    the scratch files behind; its own errors do not. Raises ImageError for a damaged file, OutputError for a full disk.
     """
     key, size = resume.key(job.path, job.name), windows.size
     tiling = _tiling(predictor, size, tile)
-    task = predictor.task
-    most = None if bool(task.countable.any()) else task.classes.channels
-    canvas = ScratchCanvas(resume.rows(key), size, most)
-    note = _Note(resume, key, canvas, None if on_tile is None else lambda a, b: on_tile(a, b, job.path))
+    canvases = _canvases(predictor, resume, key, size, sure=sure)
+    canvas, confidence = canvases[0], canvases[1] if sure else None
+    note = _Note(resume, key, canvases, None if on_tile is None else lambda a, b: on_tile(a, b, job.path))
+    start = None if any(made.fresh for made in canvases) else resume.state(key)
     try:
-        table = answer_by_tiles(predictor, windows.read, size, canvas, tiling=tiling, on_tile=note,
-                                start=None if canvas.fresh else resume.state(key))  # fmt: skip
+        table = answer_by_tiles(predictor, windows.read, size, canvas, tiling=tiling, on_tile=note, start=start,
+                                confidence=confidence)  # fmt: skip
     except BaseException as error:
         windows.close()
-        canvas.close()
+        for made in canvases:
+            made.close()
         if isinstance(error, PixelwiseError):
-            canvas.remove()
             resume.forget(key)
         raise
     bands = Bands(size, table.labels.numpy(), table.scores.numpy(), lambda a, b: table.final(canvas.band(a, b)))
 
     def close() -> None:
         windows.close()
-        canvas.remove()
+        for made in canvases:
+            made.remove()
         resume.forget(key)
 
-    return LargeAnswer(name=job.name, image=job.path, ending=job.path.suffix, bands=bands,
+    return LargeAnswer(name=job.name, image=job.path, ending=job.path.suffix, bands=bands, confidence=confidence,
                        overview=partial(overview, windows, bands), close=close)  # fmt: skip
+
+
+def _canvases(predictor: Predictor, resume: Resume, key: str, size: tuple[int, int], *,
+              sure: bool) -> list[ScratchCanvas]:  # fmt: skip
+    """For rows, and for confidence where it is wanted."""
+    task = predictor.task
+    most = None if bool(task.countable.any()) else task.classes.channels
+    canvases = [ScratchCanvas(resume.rows(key), size, most)]
+    if sure:
+        try:
+            canvases.append(ScratchCanvas(resume.sure(key), size, dtype=np.uint8))
+        except OutputError:
+            canvases[0].remove()
+            raise
+    return canvases
 
 
 def _tiling(predictor: Predictor, size: tuple[int, int], tile: int | None) -> Tiling:
@@ -109,15 +127,16 @@ class _Note:
     """Notes how far an image is, as often as is cheap, and tells who wants to know."""
 
     def __init__(
-        self, resume: Resume, key: str, canvas: ScratchCanvas, tell: Callable[[int, int], None] | None
+        self, resume: Resume, key: str, canvases: list[ScratchCanvas], tell: Callable[[int, int], None] | None
     ) -> None:
-        self.resume, self.key, self.canvas, self.tell = resume, key, canvas, tell
+        self.resume, self.key, self.canvases, self.tell = resume, key, canvases, tell
         self.last, self.cost = time.monotonic(), 0.0
 
     def __call__(self, progress: Progress) -> None:
         begin = time.monotonic()
         if progress.state is not None and begin - self.last >= PATIENCE * self.cost:
-            self.canvas.flush()
+            for canvas in self.canvases:
+                canvas.flush()
             self.resume.keep(self.key, progress.state())
             self.last = time.monotonic()
             self.cost = self.last - begin

@@ -4,6 +4,7 @@ All of it lies in a hidden folder of the answers, of its own for each set of inp
 may write to one place. It is removed when everything is done.
     journal.jsonl   a line for each finished image: its key, its files, what its writers must remember
     KEY.rows        the scratch file of a large image
+    KEY.sure        that of its confidence
     KEY.state.npz   how far it is: the arrays of `stitch`, written whole or not at all after each row of tiles
 A key is a hash of the image (path, size, time of change) and of everything that its answer depends on.
 """
@@ -90,6 +91,10 @@ class Resume:
         """Where the scratch file of a large image lies."""
         return self.folder / f"{key}.rows"
 
+    def sure(self, key: str) -> Path:
+        """Where its confidence lies."""
+        return self.folder / f"{key}.sure"
+
     def state(self, key: str) -> dict[str, np.ndarray] | None:
         """How far a large image is; None where nothing is known of it."""
         try:
@@ -105,7 +110,7 @@ class Resume:
 
     def forget(self, key: str) -> None:
         """A large image is done, or cannot be."""
-        for path in (self.rows(key), self.folder / f"{key}.state.npz"):
+        for path in (self.rows(key), self.sure(key), self.folder / f"{key}.state.npz"):
             with suppress(OSError):
                 path.unlink()
         with suppress(OSError):  # if nothing else is in it

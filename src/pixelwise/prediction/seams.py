@@ -17,6 +17,7 @@ from pixelwise.core.outputs import Output, Window
 from pixelwise.core.segments import NOTHING, UNKNOWN, Segments
 from pixelwise.core.types import Task
 from pixelwise.prediction.canvas import Canvas
+from pixelwise.prediction.confidence import confidence
 from pixelwise.prediction.neighbours import agreeing, torn
 from pixelwise.prediction.pieces import Pieces, Table
 from pixelwise.prediction.tiling import Tile, Tiling
@@ -25,10 +26,13 @@ Seen = tuple[Window, np.ndarray]  # a part of the image and the provisional rows
 
 
 class Seams:
-    """What is still open between tiles: `add` each in its order, then read the `table`."""
+    """What is still open between tiles: `add` each in its order, then read the `table`.
 
-    def __init__(self, task: Task, tiling: Tiling, size: tuple[int, int]) -> None:
-        self.task, self.tiling = task, tiling
+    sure  a canvas for the confidence of the answer, or None
+    """
+
+    def __init__(self, task: Task, tiling: Tiling, size: tuple[int, int], sure: Canvas | None = None) -> None:
+        self.task, self.tiling, self.sure = task, tiling, sure
         self.pieces = Pieces(len(task.classes))
         self.joins = bool(task.countable.any())
         self.tops = [tiles[0].trusted[0] for tiles in tiling.rows(size)]  # of what each row of tiles is trusted with
@@ -49,6 +53,10 @@ class Seams:
         table = np.concatenate([np.array([UNKNOWN, NOTHING], np.int32), rows])
         shown = Segments(torch.from_numpy(core), torch.from_numpy(rows)).row_map().numpy()
         canvas.put(tile.core[0], tile.core[1], table[shown.astype(np.intp) - UNKNOWN])
+        if self.sure is not None:
+            top, left, height, width = tile.core
+            inside = (top - tile.window[0], left - tile.window[1], height, width)
+            self.sure.put(top, left, confidence(output, self.task.classes.channels, inside))
         if self.joins:
             self._join(tile, table[ids.astype(np.intp) - UNKNOWN])
 

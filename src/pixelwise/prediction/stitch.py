@@ -61,7 +61,8 @@ class Progress:
 
 def answer_by_tiles(predictor: Any, read: Callable[[Window], Tensor], size: tuple[int, int], canvas: Canvas, *,
                     tiling: Tiling | None = None, on_tile: Callable[[Progress], None] | None = None,
-                    start: Mapping[str, np.ndarray] | None = None) -> Table:  # fmt: skip
+                    start: Mapping[str, np.ndarray] | None = None,
+                    confidence: Canvas | None = None) -> Table:  # fmt: skip
     """Answers an image (H, W) tile by tile, writes provisional rows to the canvas, returns what they come to be.
 
     predictor a `Predictor`: its net, views, members and task; engines are told how many tiles come
@@ -70,6 +71,7 @@ def answer_by_tiles(predictor: Any, read: Callable[[Window], Tensor], size: tupl
     on_tile   called after every tile
     start     what `Progress.state` gave: all rows of tiles before it are on the canvas and are not computed again. The
               tiling must be the same one
+    confidence  a canvas of bytes that `confidence` of the answer is written to as well
     Every pixel is written once, in no particular order within a row of tiles; what lies above the next row of tiles'
     windows is not written again. `Table.final` makes final rows of what was written. An exact tiling gives the class
     map of the whole image to the bit where the net's arithmetic does not depend on the size of its input, as in
@@ -79,7 +81,7 @@ def answer_by_tiles(predictor: Any, read: Callable[[Window], Tensor], size: tupl
     Raises ConfigError where `start` belongs to another image or tiling.
     """
     tiling = tiling or tiling_for(predictor, size)
-    joiner: Joiner = (Blending if tiling.blended else Seams)(predictor.task, tiling, size)
+    joiner: Joiner = (Blending if tiling.blended else Seams)(predictor.task, tiling, size, confidence)
     first = 0 if start is None else _resumed(joiner, start, size, tiling)
     rows, columns = tiling.counts(size)
     predictor = levelled(predictor, read, size)

@@ -6,7 +6,7 @@ Tables stand in `out` itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -15,11 +15,10 @@ import numpy as np
 from torch import Tensor
 
 from pixelwise.core import registry
-from pixelwise.core.bands import Bands
+from pixelwise.core.bands import PIXELS, Bands
 from pixelwise.core.classes import Classes
 from pixelwise.core.drawing import displayable, legend, overlay
 from pixelwise.core.jsonfile import write_json
-from pixelwise.core.outputs import Output, cut_strips
 from pixelwise.core.segments import Segments
 from pixelwise.core.types import Task
 from pixelwise.data.io import write_jpeg, write_png
@@ -29,6 +28,7 @@ from pixelwise.data.writer import Item, LargeItem, Resumable, open_writer
 from pixelwise.data.writers.folder import MOST_IDS, ClassIds
 from pixelwise.data.writers.objects import row_numbers
 from pixelwise.errors import ConfigError, ImageError, nearest
+from pixelwise.prediction.canvas import Canvas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,11 @@ class Answer(Item):
         """Image [C, H, W] and segments as people are to see them."""
         return self.pixels, self.segments
 
+    def sure(self) -> Iterator[np.ndarray]:
+        """The confidence in bands of lines, from the top."""
+        assert self.confidence is not None, "whoever makes a writer of confidence has it read off the output"
+        yield self.confidence
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -54,16 +59,26 @@ class Answer(Item):
 class LargeAnswer(LargeItem):
     """The same of an image that does not lie in memory.
 
-    overview  gives it reduced: image [C, h, w] and segments
-    close     is called when it is written
+    overview    gives it reduced: image [C, h, w] and segments
+    close       is called when it is written
+    confidence  as of an `Answer`, on a canvas
     """
 
     overview: Callable[[], tuple[Tensor, Segments]]
     close: Callable[[], None]
+    confidence: Canvas | None = None
 
     def shown(self) -> tuple[Tensor, Segments]:
         """Image and segments as people are to see them: reduced."""
         return self.overview()
+
+    def sure(self) -> Iterator[np.ndarray]:
+        """The confidence in bands of lines, from the top."""
+        assert self.confidence is not None, "whoever makes a writer of confidence has it read off the output"
+        height, width = self.size
+        step = max(1, PIXELS // width)
+        for top in range(0, height, step):
+            yield self.confidence.band(top, min(top + step, height))
 
 
 class Writer(Protocol):
@@ -189,24 +204,17 @@ class Overlay(Each):
 
 @dataclass
 class Confidence(Each):
-    """confidence/NAME.png: 8 bit grey, 255 times the probability of the most probable channel at each pixel."""
+    """confidence/NAME.png or .tif: 8 bit grey, 255 times the probability of the most probable channel at each pixel."""
 
     out: Path
     classes: Classes
+    maps: str = "auto"
     folder: ClassVar[str] = "confidence"
-    BY_BANDS: ClassVar[bool] = False
 
-    def write(self, answer: Answer) -> tuple[Path, ...]:
-        assert answer.confidence is not None, "whoever makes a writer of confidence has it read off the output"
-        path = self.out / self.folder / f"{answer.name}.png"
-        write_png(path, answer.confidence)
+    def write(self, answer: Answer | LargeAnswer) -> tuple[Path, ...]:
+        path = self.out / self.folder / f"{answer.name}{map_ending(self.maps, answer.image)}"
+        write_map(path, answer.size, answer.sure(), np.uint8, image=answer.image)
         return (path,)
-
-
-def confidence(output: Output, channels: int) -> np.ndarray:
-    """[H, W] uint8: 255 times the probability of the most probable of `channels` at each pixel of image 0."""
-    strips = (output.probs(0, strip).amax(0) for strip in cut_strips(output.frames[0], None, channels))
-    return np.concatenate([strip.mul(255).round().byte().cpu().numpy() for strip in strips])
 
 
 KINDS: dict[str, Any] = {kind.folder: kind for kind in (ClassMaps, InstanceIds, Overlay, Confidence)}
@@ -226,7 +234,7 @@ def usual(task: Task) -> tuple[str, ...]:
 def make_writers(kinds: Sequence[str], task: Task, out: Path, maps: str = "auto") -> dict[str, Writer]:
     """The writers by name. Raises ConfigError for a name that is unknown or foreign to the task.
 
-    maps  "png", "tiff", or "auto": maps of classes and instances are TIFF where the image has a place on the earth
+    maps  "png", "tiff", or "auto": maps are TIFF where the image has a place on the earth
     """
     if maps not in MAPS:
         raise ConfigError(f"Maps cannot be written as '{maps}'; {nearest(maps, MAPS)}")
@@ -245,7 +253,7 @@ def make_writers(kinds: Sequence[str], task: Task, out: Path, maps: str = "auto"
 
 def _make(kind: str, classes: Classes, out: Path, maps: str) -> Writer:
     if kind in KINDS:
-        return KINDS[kind](out, classes, **({"maps": maps} if kind in ("classes", "instances") else {}))
+        return KINDS[kind](out, classes, **({} if kind == Overlay.folder else {"maps": maps}))
     return open_writer(kind, out if registry.load("writers", kind).BESIDE else out / kind, classes)
 
 
