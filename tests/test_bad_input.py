@@ -13,6 +13,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -461,8 +462,9 @@ def test_a_reader_that_leaves_is_no_error():
 def test_ctrl_c_while_predicting_leaves_whole_files(model, tmp_path):
     for i in range(300):
         picture(tmp_path / "many" / f"{i}.png", 60, 80, seed=i)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs do not hear Ctrl-C
     running = subprocess.Popen(command("predict", model, tmp_path / "many", "--out", tmp_path / "out"),
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)  # fmt: skip
     while running.poll() is None and len(list((tmp_path / "out").rglob("*.png"))) < 3:
         pass
     running.send_signal(signal.SIGINT)

@@ -319,7 +319,7 @@ def test_exported_it_answers_the_same_at_any_size(name):
     for runtime, build in (("torch", run_by_torch), ("onnx", onnx.runner), ("openvino", openvino.runner)):
         if runtime in stopped:
             with pytest.raises(ConfigError, match=re.escape(stopped[runtime])):
-                build(program)
+                build(trace(net))  # anew: torch's exporter to ONNX has changed the other one
         else:
             assert agrees(net, program, build(program)), runtime
 
