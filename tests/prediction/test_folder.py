@@ -307,3 +307,11 @@ def test_panoptic_ids_beyond_one_byte(tmp_path):
     (path,) = Writer(tmp_path, Classes(names=["cell"], things=["cell"])).write(answer_of(segments))
     pixels = np.asarray(Image.open(path)).astype(int)[0]
     assert np.array_equal(pixels[:, 0] + 256 * pixels[:, 1] + 65536 * pixels[:, 2], np.arange(1, 70_001))
+
+
+@pytest.mark.parametrize("words", [{"tile": 0}, {"tile": -5}, {"workers": -1}])
+def test_numbers_that_mean_nothing_are_refused(models, photos, tmp_path, words):
+    (name,) = words
+    with pytest.raises(ConfigError, match=rf"{name} must be at least [01], got"):
+        predict_folder(models["semantic"], photos, tmp_path / "out", device="cpu", **words)
+    assert not (tmp_path / "out").exists()

@@ -189,3 +189,8 @@ def test_classes_that_do_not_fit_the_net(models, tmp_path):
 def test_public_name(models):
     assert pixelwise.load is load
     assert "semantic, 3 classes" in repr(load(models["semantic"], "cpu"))
+
+
+def test_a_number_of_images_is_one_at_least(models):
+    with pytest.raises(ConfigError, match="at least 1, got -3"):
+        load(models["semantic"], "cpu", images=-3)

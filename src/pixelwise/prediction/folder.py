@@ -19,7 +19,7 @@ from pixelwise.core.atomic import check_writable
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.data.windows import Windows, open_windows
 from pixelwise.data.writer import Resumable
-from pixelwise.errors import ImageError, PixelwiseError
+from pixelwise.errors import ConfigError, ImageError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
 from pixelwise.prediction.amount import different_sizes
 from pixelwise.prediction.behind import Behind, Turn
@@ -79,16 +79,20 @@ def predict_folder(model: str | Path | Sequence[str | Path] | Predictor, inputs:
     precision, engine, exact   see `load`
     workers   threads that decode images in advance; None: as many as suit the machine
     maps      "png", "tiff" or "auto": maps of ids are TIFF where their image has a place on the earth, and keep it
-    tile      images of more than tile x tile pixels are read, answered and written by tiles of about that side; None:
-              those that would take too much memory at once, by tiles that suit the net: see `stitch`, also for what
-              of it is exact
+    tile      images of more than tile x tile pixels are read, answered and written by tiles of about that side, within
+              256 to 2048; None: those that would take too much memory at once, by tiles that suit the net: see
+              `stitch`, also for what of it is exact
     resume    goes on with what an interrupted run of the same inputs and settings left: finished images are not
               computed again (where a format is asked for that notes nothing, they are), large ones from their last rows
     on_image  called (number done, number in all, image) when all is written of an image, in the order of the images
     on_tile   called (number done, number in all, image) after each tile of a large image
     An image that cannot be read, or does not fit in memory, is in `failed` with its reason and the others are done.
-    Raises OutputError at once when `out` cannot be written (no permission, disk full), and what `load` raises.
+    Raises OutputError at once when `out` cannot be written (no permission, disk full), ConfigError for numbers that
+    mean nothing, and what `load` raises.
     """
+    for name, number, least in (("tile", tile, 1), ("workers", workers, 0)):
+        if number is not None and number < least:
+            raise ConfigError(f"{name} must be at least {least}, got {number}.")
     out = Path(out)
     given = [Path(entry) for entry in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     if isinstance(model, Predictor):

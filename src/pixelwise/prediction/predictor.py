@@ -156,6 +156,8 @@ def load(path: str | Path | Sequence[str | Path], device: str | torch.device | N
     paths = [path] if isinstance(path, str | Path) else list(path)
     if not paths:
         raise ConfigError("There is no model to load: give the path of a model file, or several.")
+    if images is not None and images < 1:
+        raise ConfigError(f"images is how many will be predicted, at least 1, got {images}: leave it out if not known.")
     chosen, views = pick_device(device), parse(tta)
     wishes = Wishes(str(chosen), precision, engine, exact=exact)
     for_prediction(here(), wishes=wishes)  # what cannot be had is refused before the weights are read
