@@ -1,6 +1,6 @@
 """`Outlines`: the polygons of all segments of a map that is read band by band, in one pass.
 
-What is held is the corners, not the pixels: some 60 bytes for each at most, 8 when the map has been read. How rings run
+What is held is the corners, not the pixels: some 70 bytes for each at most, 8 when the map has been read. How rings run
 and which are one polygon says `polygons.trace`.
 """
 
