@@ -88,7 +88,8 @@ class Predict(Answering):
     max_pixels: int = 300_000_000
     """Larger images are refused before they are decoded, unless their files can be read by windows."""
     map: Literal["auto", "png", "tiff"] = "auto"
-    """Files of the maps of ids; auto: TIFF for GeoTIFF images, whose place on the earth it keeps, else PNG."""
+    """Files of the maps of ids and confidence; auto: TIFF for GeoTIFF images, whose place on the earth it keeps, else
+    PNG."""
     tile: int | None = None
     """Images of more than TILE x TILE pixels are answered by tiles of about that side; by default those that would take
     too much memory at once."""

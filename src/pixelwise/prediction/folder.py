@@ -78,7 +78,7 @@ def predict_folder(model: str | Path | Sequence[str | Path] | Predictor, inputs:
               Each kind has its folder below `out`; see `writers` for their formats and `names` for the names.
     precision, engine, exact   see `load`
     workers   threads that decode images in advance; None: as many as suit the machine
-    maps      "png", "tiff" or "auto": maps of ids are TIFF where their image has a place on the earth, and keep it
+    maps      "png", "tiff" or "auto": maps are TIFF where their image has a place on the earth, and keep it
     tile      images of more than tile x tile pixels are read, answered and written by tiles of about that side, within
               256 to 2048; None: those that would take too much memory at once, by tiles that suit the net: see
               `stitch`, also for what of it is exact

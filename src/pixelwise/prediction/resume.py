@@ -45,7 +45,7 @@ class Resume:
     settings  the fingerprint of everything that the answers depend on
     inputs    files and folders, as given
     wanted    whether to go on with what is there; False: it is thrown away
-    finished  the journal's entries by key
+    finished  the entries of an earlier run's journal by key
     """
 
     def __init__(self, out: Path, settings: str, inputs: Sequence[Path], *, wanted: bool) -> None:
