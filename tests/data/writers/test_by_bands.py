@@ -1,6 +1,7 @@
 """What is written of a map that is read by bands is what is written of it whole, and what a journal brings back."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -104,3 +105,25 @@ def test_features_of_bands_fill_to_the_map(tmp_path):
         shape = feature["geometry"]["coordinates"]
         shape = [shape] if feature["geometry"]["type"] == "Polygon" else shape
         assert np.array_equal(fill([[ring[:-1] for ring in polygon] for polygon in shape], mask.shape), mask)
+
+
+@pytest.mark.parametrize("name", ["coco", "geojson", "yolo"])
+def test_what_is_held_is_corners_not_pixels(name, tmp_path):
+    """A frame around the whole of 24 megapixels, and what it frames."""
+    size = (6000, 4000)
+
+    def read(top, bottom):
+        rows = np.zeros((bottom - top, size[1]), np.int8)
+        rows[:, 100:-100] = (np.arange(top, bottom) % 5999 > 0)[:, None]
+        return rows
+
+    bands = Bands(size, np.array([0, 1]), np.ones(2, np.float32), read)
+    writer = open_writer(name, tmp_path, CLASSES)
+    tracemalloc.start()
+    try:
+        writer.write(LargeItem(name="a", bands=bands))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 << 20  # a band of a megapixel, and what counts its pixels
+    assert bands.counts.tolist() == [2 * 100 * 6000 + 2 * 3800, 5998 * 3800]
