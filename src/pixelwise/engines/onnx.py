@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,24 +55,37 @@ def _stopper(message: str) -> str:
 
 
 def session(data: bytes | str) -> Any:
-    """An onnxruntime.InferenceSession of a model's bytes or file, on as many threads as torch has."""
+    """An onnxruntime.InferenceSession of a model's bytes or file, on as many threads as torch has. Raises RuntimeError
+    where the runtime does not take it."""
     runtime = door()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    with _runtime_errors():
+        return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def answer(made: Any, images: np.ndarray) -> list[np.ndarray]:
+    """What a session gives for its one input. Raises RuntimeError with what the runtime says."""
+    with _runtime_errors():
+        found: list[np.ndarray] = made.run(None, {made.get_inputs()[0].name: images})
+    return found
+
+
+@contextmanager
+def _runtime_errors() -> Iterator[None]:
+    """The runtime's errors, which have no base of their own, as RuntimeError, which everybody else raises."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise RuntimeError(f"ONNX Runtime: {error}") from error
 
 
 def runner(program: Program) -> Run:
     """What runs the program in ONNX Runtime."""
-    made = session(convert(program).SerializeToString())
-    name = made.get_inputs()[0].name
-
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        found: list[np.ndarray] = made.run(None, {name: images})
-        return found
-
-    return run
+    return partial(answer, session(convert(program).SerializeToString()))
 
 
 class ONNX(Runtime):
