@@ -139,6 +139,47 @@ def test_windows_anywhere(form, window):
     assert torch.equal(found.long(), expected(maps, **window))
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("odd", [0.0, float("nan"), float("-inf")])
+def test_any_number_of_pixels_in_a_cell_beside_a_repeated_border(form, factor, odd):
+    """Cells at the border hold more pixels than the others; 100 columns make blocks that are whole and one that is not.
+
+    The first maps leave one class in whole blocks, the last ones all 130; their labels need 16 bits.
+    """
+    torch.manual_seed(factor)
+    maps = torch.cat([smooth(130, 3, 100, noise=0.01), torch.randn(130, 2, 100)], 1)
+    maps[7, :3, :70] += 50
+    maps[3, 3, 50] = maps[5, 4, 0] = odd
+    window = enlarged(maps, 10, 100 * factor)
+    wider = {**window, "origin": (window["origin"][0], -2.0), "size": (10, 103 * factor)}
+    with only(form):
+        for some in (window, wider):
+            assert torch.equal(upsample_argmax(maps, **some).long(), expected(maps, **some))
+            assert torch.equal(upsample_argmax(maps, **some, floor=2.5).long(), expected(maps, 2.5, **some))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_floor_that_no_class_or_one_class_reaches(form):
+    maps = smooth(4, 6, 100) - 100
+    window = enlarged(maps, 24, 400)
+    with only(form):
+        assert (upsample_argmax(maps, **window, floor=0.0) == 4).all()
+        maps[2, :, 40:] += 200
+        labels = upsample_argmax(maps, **window, floor=0.0)
+    assert torch.equal(labels.long(), expected(maps, 0.0, **window))
+    assert set(labels.unique().tolist()) == {2, 4}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e30])
+def test_numbers_near_the_ends_of_float32(form, scale):
+    maps = smooth(9, 8, 70) * scale
+    window = enlarged(maps, 32, 280)
+    with only(form):
+        assert torch.equal(upsample_argmax(maps, **window).long(), expected(maps, **window))
+
+
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 90), st.floats(-3, 12), st.floats(-3, 100),
        st.floats(0.03, 3), st.floats(0.03, 3), st.integers(1, 40), st.integers(1, 90), st.booleans())  # fmt: skip
 @settings(max_examples=60, deadline=None)

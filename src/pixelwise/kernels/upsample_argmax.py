@@ -23,11 +23,12 @@ from pixelwise.kernels.resample import Taps, sample_taps, taps
 STRIP = 1 << 22  # numbers that the reference holds at once
 BAND = 3 << 17  # float32 numbers of rows of the grid that the Numba form holds at once, on each thread
 BLOCK = 32  # cells that share a list of classes
+FOUR = 4 * BLOCK  # pixels evaluated together: as many of each cell as share the loads of its corners
 WORTH = 4  # bounds pay where a cell holds so many pixels
 SAFE = int(np.float32(1e36).view(np.int32))  # larger values might overflow, infinities and NaN have no bounds
 # A value a + (b - a) w, rounded three times, leaves the range of a and b by at most 3 u max(|a|, |b|), u = 2^-24:
 # rounding is monotone, so only b - a and the last sum count. Down and across make 6 u, for two classes 12 u; comparing
-# with the bound less this margin rounds once or twice more.
+# with the bound less this margin rounds once or twice more. Denormal numbers have exact sums and need no margin.
 MARGIN = 16 * 2.0**-24
 
 
@@ -112,18 +113,20 @@ def _largest_numba(band: np.ndarray, out: np.ndarray, first: np.float32, nothing
 
 @dataclass(frozen=True)
 class _Columns:
-    """How pixels of a row share cells of the grid. A cell holds up to S pixels; C cells fill whole blocks.
+    """How pixels of a row share cells of the grid: by fours in G groups; C cells fill whole blocks.
 
     pick     the columns that a band takes from the grid: a slice of neighbours, or an index of all left, then all right
     width    numbers in a row of a band; `shift` from a cell's left corner to its right one
-    weights  [C / BLOCK, S, BLOCK] float32 of the right corner
-    where    [W] place in [S, BLOCK] of each pixel; edges [C / BLOCK + 1] first pixel of each block
+    weights  [C / BLOCK, G, FOUR] float32 of the right corner
+    groups   [C / BLOCK] that hold a pixel: one more where the border is repeated, as a rule
+    where    [W] place of each pixel's label in a state [G, 2 FOUR]; edges [C / BLOCK + 1] first pixel of each block
     """
 
     pick: slice | Tensor
     width: int
     shift: int
     weights: np.ndarray
+    groups: np.ndarray
     where: np.ndarray
     edges: np.ndarray
 
@@ -144,9 +147,13 @@ def _plan(columns: Taps) -> _Columns:
         row, shift = 2 * blocks * BLOCK, blocks * BLOCK
     starts = np.searchsorted(cell, np.arange(blocks * BLOCK + 1))
     slot = np.arange(width) - starts[cell]
-    weights = np.zeros((blocks, int(slot.max()) + 1, BLOCK), np.float32)
-    weights[cell // BLOCK, slot, cell % BLOCK] = weight.numpy()
-    return _Columns(pick, row, shift, weights, (slot * BLOCK + cell % BLOCK).astype(np.uint32), starts[::BLOCK].copy())
+    group, place = slot // 4, slot % 4 * BLOCK + cell % BLOCK
+    groups = np.zeros(blocks, np.int64)
+    np.maximum.at(groups, cell // BLOCK, group + 1)
+    weights = np.zeros((blocks, groups.max(), FOUR), np.float32)
+    weights[cell // BLOCK, group, place] = weight.numpy()
+    where = (group * 2 * FOUR + FOUR + place).astype(np.uint32)
+    return _Columns(pick, row, shift, weights, groups, where, starts[::BLOCK].copy())
 
 
 def _band(maps: Tensor, rows: slice, columns: _Columns) -> np.ndarray:
@@ -168,7 +175,8 @@ def _with_numba(maps: Tensor, rows: Taps, columns: Taps, floor: float | None) ->
     labels = torch.empty((height, width), dtype=label_type(classes))
     out, (first, nothing) = labels.numpy(), _start(classes, floor)
     deep = max(2, BAND // (classes * plan.width))
-    dense = len(plan.weights[0]) * height >= WORTH * (bottom[-1] - top[0] + 1)
+    cells = int((columns[1][-1] - columns[0][0] + 1) * (bottom[-1] - top[0] + 1))
+    dense = width * height >= WORTH * cells
 
     def work(start: int, stop: int) -> None:
         while start < stop:
@@ -176,7 +184,8 @@ def _with_numba(maps: Tensor, rows: Taps, columns: Taps, floor: float | None) ->
             end = min(stop, int(np.searchsorted(top, base + deep - 1)))
             band = _band(maps, slice(int(base), int(bottom[end - 1]) + 1), plan)
             _rows_numba(band, top[start:end] - base, bottom[start:end] - base, weight[start:end], plan.shift,
-                        plan.weights, plan.where, plan.edges, out[start:end], first, nothing, dense)  # fmt: skip
+                        plan.weights, plan.groups, plan.where, plan.edges, out[start:end],
+                        first, nothing, dense)  # fmt: skip
             start = end
 
     in_parts(work, height, least=64)
@@ -185,14 +194,13 @@ def _with_numba(maps: Tensor, rows: Taps, columns: Taps, floor: float | None) ->
 
 @compiled
 def _rows_numba(band: np.ndarray, top: np.ndarray, bottom: np.ndarray, weight: np.ndarray, shift: int,
-                weights: np.ndarray, where: np.ndarray, edges: np.ndarray, out: np.ndarray, first: np.float32,
-                nothing: np.int32, dense: bool) -> None:  # fmt: skip
+                weights: np.ndarray, groups: np.ndarray, where: np.ndarray, edges: np.ndarray, out: np.ndarray,
+                first: np.float32, nothing: np.int32, dense: bool) -> None:  # fmt: skip
     """Labels of some rows of pixels, from a band [rows of the grid, K, width]; top and bottom count from its first."""
     classes, blocks = band.shape[1], len(weights)
     lists, counts = np.empty((blocks, classes + 1), np.int32), np.empty(blocks, np.int32)
     bound = np.empty(blocks * BLOCK, np.float32)
-    best = np.empty((weights.shape[1], BLOCK), np.float32)
-    label = np.empty((weights.shape[1], BLOCK), np.int32)
+    state = np.empty((weights.shape[1], 2 * FOUR), np.float32)
     big = np.empty(1, np.int32)
     big[0] = _largest_bits(band.reshape(-1).view(np.int32))
     finite, margin = big[0] < SAFE, big.view(np.float32)[0] * np.float32(MARGIN)
@@ -218,10 +226,14 @@ def _rows_numba(band: np.ndarray, top: np.ndarray, bottom: np.ndarray, weight: n
                 if counts[t] == 1 and nothing == 0:
                     target[:] = lists[t, 0]
                     continue
-                best[:], label[:] = first, nothing
-                _evaluate(best, label, above, below, t * BLOCK, shift, weight[row], weights[t], lists[t, : counts[t]],
-                          finite)  # fmt: skip
-                _put(target, label.reshape(-1), where[edges[t] : edges[t + 1]])
+                state[:, :FOUR], state[:, FOUR:] = first, nothing
+                for g in range(groups[t]):
+                    _evaluate(state[g], above, below, t * BLOCK, shift, weight[row], weights[t, g],
+                              lists[t, : counts[t]], finite)  # fmt: skip
+                if groups[t] == 1 and len(target) == FOUR:  # four pixels in each cell
+                    _interleave(target, state[0, FOUR:])
+                else:
+                    _put(target, state.reshape(-1), where[edges[t] : edges[t + 1]])
         y = end
 
 
@@ -267,31 +279,48 @@ def _list_classes(lists: np.ndarray, counts: np.ndarray, bound: np.ndarray, abov
 
 
 @compiled
-def _evaluate(best: np.ndarray, label: np.ndarray, above: np.ndarray, below: np.ndarray, start: int, shift: int,
-              down: float, across: np.ndarray, classes: np.ndarray, finite: bool) -> None:  # fmt: skip
-    """Takes these classes into best and label [S, BLOCK], for the cells from `start`; across [S, BLOCK] weights."""
-    value, rise = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-    i0, j0 = start, start + shift
+def _evaluate(state: np.ndarray, above: np.ndarray, below: np.ndarray, start: int, shift: int, down: float,
+              across: np.ndarray, classes: np.ndarray, finite: bool) -> None:  # fmt: skip
+    """Takes these classes into the state of four pixels of each cell from `start`; across [FOUR] weights.
+
+    The state [2 FOUR] is the largest values, then their classes: in one array, at fixed distances, so that LLVM need
+    not ask before each loop whether they overlap. Below 2^24 a class is a whole float32.
+    """
     for k in classes:
-        a, b = above[k, i0 : i0 + BLOCK], below[k, i0 : i0 + BLOCK]
-        c, d = above[k, j0 : j0 + BLOCK], below[k, j0 : j0 + BLOCK]
-        for i in range(BLOCK):
-            before = a[i] + (b[i] - a[i]) * down
-            rise[i] = (c[i] + (d[i] - c[i]) * down) - before
-            value[i] = before
-        for s in range(len(across)):
-            most, which, weight = best[s], label[s], across[s]
-            if finite:
-                for i in range(BLOCK):
-                    v = value[i] + rise[i] * weight[i]
-                    which[i] = k if v > most[i] else which[i]
-                    most[i] = v if v > most[i] else most[i]
-            else:  # NaN is larger than any number
-                for i in range(BLOCK):
-                    v = value[i] + rise[i] * weight[i]
-                    take = (not (v <= most[i])) and most[i] == most[i]
-                    which[i] = k if take else which[i]
-                    most[i] = v if take else most[i]
+        a, b, label = above[k, start:], below[k, start:], np.float32(k)
+        c, d = above[k, start + shift :], below[k, start + shift :]
+        if finite:
+            for i in range(BLOCK):  # written out: LLVM makes no vectors of a loop over the four here
+                value = a[i] + (b[i] - a[i]) * down
+                rise = (c[i] + (d[i] - c[i]) * down) - value
+                u, v = value + rise * across[i], value + rise * across[i + BLOCK]
+                w, x = value + rise * across[i + 2 * BLOCK], value + rise * across[i + 3 * BLOCK]
+                p, q, r, s = state[i], state[i + BLOCK], state[i + 2 * BLOCK], state[i + 3 * BLOCK]
+                state[i + FOUR] = label if u > p else state[i + FOUR]
+                state[i + FOUR + BLOCK] = label if v > q else state[i + FOUR + BLOCK]
+                state[i + FOUR + 2 * BLOCK] = label if w > r else state[i + FOUR + 2 * BLOCK]
+                state[i + FOUR + 3 * BLOCK] = label if x > s else state[i + FOUR + 3 * BLOCK]
+                state[i] = u if u > p else p
+                state[i + BLOCK] = v if v > q else q
+                state[i + 2 * BLOCK] = w if w > r else r
+                state[i + 3 * BLOCK] = x if x > s else s
+        else:  # NaN is larger than any number
+            for i in range(BLOCK):
+                value = a[i] + (b[i] - a[i]) * down
+                rise = (c[i] + (d[i] - c[i]) * down) - value
+                for j in range(i, FOUR, BLOCK):
+                    v = value + rise * across[j]
+                    take = (not (v <= state[j])) and state[j] == state[j]
+                    state[j + FOUR] = label if take else state[j + FOUR]
+                    state[j] = v if take else state[j]
+
+
+@compiled
+def _interleave(target: np.ndarray, label: np.ndarray) -> None:
+    """Writes the labels of four pixels of each cell, [4, BLOCK], in the order of pixels, [BLOCK, 4]."""
+    for i in range(BLOCK):
+        target[4 * i], target[4 * i + 1] = label[i], label[i + BLOCK]
+        target[4 * i + 2], target[4 * i + 3] = label[i + 2 * BLOCK], label[i + 3 * BLOCK]
 
 
 @compiled
