@@ -10,7 +10,7 @@ import torch
 
 from pixelwise.core.outputs import Frame
 from pixelwise.core.registry import create_model, load
-from pixelwise.engines import compiled, obstacle, onnx, open_engine, openvino, prepare
+from pixelwise.engines import compiled, obstacle, onnx, open_engine, openvino
 from pixelwise.engines._program import trace
 from pixelwise.errors import ConfigError, MissingExtraError
 from pixelwise.views import look, parse
@@ -53,7 +53,6 @@ def test_bf16_is_close(net):
     engine, x = opened("openvino", net, "bf16"), torch.randn(1, 3, 40, 40)
     found, expected = engine(x).logits, net(x).logits
     assert (found - expected).norm() < 0.05 * expected.norm()
-    assert prepare(engine, (40, 48)) >= 0
 
 
 @pytest.mark.slow

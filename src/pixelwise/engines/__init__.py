@@ -8,7 +8,6 @@ An engine's file has `open(net, *, device, precision)`, `NOTE`, what preparing i
 
 from __future__ import annotations
 
-import time
 from typing import Any, Protocol
 
 import torch
@@ -67,20 +66,6 @@ def obstacle(name: str, net: nn.Module, *, device: torch.device | str = "cpu") -
     known against it. Quick: nothing is compiled."""
     why: str = load("engines", name).obstacle(net, torch.device(device))
     return why
-
-
-def prepare(engine: Engine, size: tuple[int, int], channels: int = 3, batch: int = 1) -> float:
-    """Has the engine do now what it does at its first images of that size (height, width), and gives the seconds of
-    wall time that took, the forward itself taken off. Eager engines prepare nothing."""
-    images = torch.zeros(batch, channels, *size, device=getattr(engine, "device", "cpu"))
-    images = images.contiguous(memory_format=torch.channels_last)
-    taken = []
-    for _ in range(2):
-        began = time.perf_counter()
-        with torch.no_grad():
-            engine(images, (Frame.whole(*size),) * batch)
-        taken.append(time.perf_counter() - began)
-    return max(0.0, taken[0] - taken[1])
 
 
 def least_size(net: Any) -> int:
