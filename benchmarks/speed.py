@@ -18,6 +18,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,11 @@ def rows(only: list[str] | None) -> list[str]:
 class Child:
     """A side of a row in its own process, which answers each line it is sent by a line of JSON."""
 
-    def __init__(self, row: str, side: str, threads: int) -> None:
+    def __init__(self, row: str, side: str, threads: int, further: Mapping[str, str]) -> None:
         numbers = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         self.process = subprocess.Popen([sys.executable, str(HERE / "speed_side.py"), row, side, str(threads)],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        env={**os.environ, **numbers})  # fmt: skip
+                                        env={**os.environ, **numbers, **further})  # fmt: skip
 
     def ask(self, word: str) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -66,10 +67,10 @@ def measure(name: str, repeats: int, threads: int, wall: bool) -> dict[str, Any]
     row = importlib.import_module(f"speed_rows.{name}").ROW
     found: dict[str, Any] = {"what": row.what, "target": row.target, "sides": {side: {} for side in row.sides}}
     for side, values in found["sides"].items():
-        child = Child(name, side, threads)
+        child = Child(name, side, threads, row.environment.get(side, {}))
         values["memory_mb"] = child.ask("memory")["memory"] / 2**20
         child.end()
-    children = {side: Child(name, side, threads) for side in row.sides}
+    children = {side: Child(name, side, threads, row.environment.get(side, {})) for side in row.sides}
     for side, child in children.items():
         found["sides"][side]["answer"] = child.ask("answer")["answer"]
     rounds: dict[str, list[float]] = {side: [] for side in children}

@@ -35,6 +35,7 @@ class Row:
     compare  the sides' answers, each as `digest` gave it -> a few words
     target   {other side: how many times as fast ours is to be}
     digest   an answer -> something small that JSON can hold; by default the whole answer as lists of numbers
+    environment  {side: variables of its process}
     """
 
     what: str
@@ -42,6 +43,7 @@ class Row:
     compare: Callable[[Mapping[str, Any]], str]
     target: Mapping[str, float] = field(default_factory=dict)
     digest: Callable[[Any], Any] = as_lists
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def _status(key: str) -> int:
