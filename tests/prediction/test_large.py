@@ -246,6 +246,18 @@ def test_which_images_are_large(models, tmp_path):
     assert not is_large(tmp_path / "c.png", model, 1)
 
 
+def test_what_is_too_large_is_answered_by_tiles_also_where_they_cost_much(models, tmp_path, monkeypatch):
+    """Tiles that cost little are taken from MUCH on, all others where the whole image would not fit."""
+    model = load(models["semantic"], "cpu")
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setattr(large, "MUCH", 1000)
+    for whole, cheap, expected in ((1100, False, True), (1100, True, True), (1300, False, False), (1300, True, True)):
+        monkeypatch.setattr(large, "too_large", lambda _, size, most=whole: size[0] * size[1] > most)
+        monkeypatch.setattr(large, "_is_cheap", lambda _, cheap=cheap: cheap)
+        assert is_large(tmp_path / "a.png", model) == expected
+        assert is_large(tmp_path / "a.png", model, by_choice=False) == (whole < 1200)
+
+
 # -- interruptions ----------------------------------------------------------------------------------------------------
 
 CHILD = """if True:

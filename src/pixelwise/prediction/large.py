@@ -23,7 +23,7 @@ from pixelwise.prediction.canvas import ScratchCanvas
 from pixelwise.prediction.names import Job
 from pixelwise.prediction.predictor import Predictor
 from pixelwise.prediction.resume import Resume
-from pixelwise.prediction.stitch import MEMORY, Progress, answer_by_tiles, per_pixel, tiling_for, too_large
+from pixelwise.prediction.stitch import MEMORY, Progress, answer_by_tiles, tiling_for, too_large
 from pixelwise.prediction.tiling import Tiling
 from pixelwise.prediction.writers import LargeAnswer
 
@@ -52,9 +52,10 @@ def is_large(path: Path, predictor: Predictor, tile: int | None = None, *, by_ch
         return False
     if tile is not None:
         return size[0] * size[1] > tile * tile
-    if by_choice and not predictor.task.countable.any() and too_large(predictor, size, MUCH):
-        return _is_cheap(_tiling(predictor, size, None))
-    return too_large(predictor, size)
+    if too_large(predictor, size):
+        return True
+    able = by_choice and not predictor.task.countable.any() and too_large(predictor, size, MUCH)
+    return able and _is_cheap(_tiling(predictor, size, None))
 
 
 def answer_large(predictor: Predictor, job: Job, windows: Windows, resume: Resume, *, tile: int | None = None,
@@ -112,9 +113,10 @@ def _canvases(predictor: Predictor, resume: Resume, key: str, size: tuple[int, i
 
 
 def _tiling(predictor: Predictor, size: tuple[int, int], tile: int | None) -> Tiling:
-    """By tiles of about `tile` pixels a side; None: small ones where that costs little and changes nothing."""
+    """By tiles of `tile` pixels a side, or up to twice as many where that makes them exact; None: small ones where that
+    costs little and changes nothing."""
     if tile is not None:
-        return tiling_for(predictor, size, int(per_pixel(predictor) * tile * tile))
+        return tiling_for(predictor, size, side=tile)
     small = tiling_for(predictor, size, MODEST)
     return small if _is_cheap(small) else tiling_for(predictor, size, MEMORY)
 
