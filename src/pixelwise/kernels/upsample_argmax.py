@@ -10,8 +10,6 @@ torch's `interpolate` adds up in another order and so differs from both where tw
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -330,47 +328,6 @@ def _put(target: np.ndarray, label: np.ndarray, where: np.ndarray) -> None:
 
 
 def _with_triton(maps: Tensor, rows: Taps, columns: Taps, floor: float | None) -> Tensor:
-    classes, height, width = len(maps), len(rows[0]), len(columns[0])
-    labels = torch.empty((height, width), dtype=label_type(classes), device=maps.device)
-    first, nothing = _start(classes, floor)
-    block = 256
-    grid = (height, -(-width // block))
-    _triton_kernel()[grid](maps, *rows, *columns, labels, classes, width, *maps.stride(), float(first), int(nothing),
-                           BLOCK=block, enable_fp_fusion=False)  # fmt: skip
-    return labels
+    from pixelwise.kernels.upsample_argmax_gpu import upsample_argmax_triton
 
-
-@cache
-def _triton_kernel() -> Any:
-    import triton
-    import triton.language as tl
-
-    @triton.jit
-    def kernel(maps: Any, top: Any, bottom: Any, down: Any, left: Any, right: Any, across: Any, labels: Any,
-               classes: int, width: int, stride_k: int, stride_y: int, stride_x: int,
-               first: float, nothing: int, BLOCK: tl.constexpr) -> None:  # fmt: skip
-        y = tl.program_id(0)
-        x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-        inside = x < width
-        above, below = maps + tl.load(top + y) * stride_y, maps + tl.load(bottom + y) * stride_y
-        wy = tl.load(down + y)
-        at = tl.load(left + x, mask=inside, other=0) * stride_x
-        behind = tl.load(right + x, mask=inside, other=0) * stride_x
-        wx = tl.load(across + x, mask=inside, other=0.0)
-        best = tl.full((BLOCK,), first, tl.float32)
-        label = tl.full((BLOCK,), nothing, tl.int32)
-        for k in range(classes):
-            a = tl.load(above + at, mask=inside, other=0.0).to(tl.float32)
-            b = tl.load(below + at, mask=inside, other=0.0).to(tl.float32)
-            c = tl.load(above + behind, mask=inside, other=0.0).to(tl.float32)
-            d = tl.load(below + behind, mask=inside, other=0.0).to(tl.float32)
-            p, q = a + (b - a) * wy, c + (d - c) * wy
-            value = p + (q - p) * wx
-            take = (value > best) | ((value != value) & (best == best))
-            best = tl.where(take, value, best)
-            label = tl.where(take, k, label)
-            above += stride_k
-            below += stride_k
-        tl.store(labels + y.to(tl.int64) * width + x, label.to(labels.dtype.element_ty), mask=inside)
-
-    return kernel
+    return upsample_argmax_triton(maps, rows, columns, label_type(len(maps)), *_start(len(maps), floor))

@@ -3,18 +3,20 @@
 Forward, a program reads a stretch of a row of pixels, class by class, with a running maximum. Backward, its lanes are
 cells of the grid (see `upsample_geometry`) within a band of rows: all pixels of a cell are added up in registers before
 four numbers per class go to the grid, by atomic additions, whose order is not the same every time, as in PyTorch's own
-enlargement. Where PyTorch is told to be deterministic the reference runs instead.
+enlargement. Where PyTorch is told to be deterministic the reference runs instead. Only to be imported where Triton is.
 """
 # Triton's functions take pointers, which have no type of their own.
 # mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from pixelwise.kernels.upsample_geometry import geometry
@@ -62,9 +64,9 @@ def forward(logits: Tensor, labels: Tensor, align_corners: bool, lse: bool,
     log_p, logsum = torch.empty(labels.shape, device=logits.device), torch.empty(labels.shape, device=logits.device)
     predicted = torch.zeros(images, classes if masses else 0, device=logits.device, dtype=torch.float64)
     width = labels.shape[2]
-    _kernels().read[(images * labels.shape[1], -(-width // BLOCK))](
+    _read[(images * labels.shape[1], -(-width // BLOCK))](
         logits, labels, *lines[:6], log_p, logsum, predicted, classes, *logits.shape[2:], *labels.shape[1:],
-        POINT=_kernels().point, MASSES=masses, BLOCK=BLOCK,
+        MASSES=masses, BLOCK=BLOCK,
     )  # fmt: skip
     true = sum_by_label(torch.where(labels >= 0, log_p.exp(), 0.0), labels, classes) if masses else None
     return log_p, logsum, logsum.clone() if lse else None, predicted.float() if masses else None, true
@@ -89,150 +91,139 @@ def backward(logits: Tensor, labels: Tensor, log_p: Tensor, sums: Tensor, align_
     out = torch.zeros(logits.shape, device=logits.device)
     rows, columns = labels.shape[1:]
     sizes = (classes, height, width, rows, columns)
-    _kernels().weigh[(images * rows, -(-columns // BLOCK))](
-        logits, labels, *lines[:6], sums, own, common, factors, out, *sizes, POINT=_kernels().point,
+    _weigh[(images * rows, -(-columns // BLOCK))](
+        logits, labels, *lines[:6], sums, own, common, factors, out, *sizes,
         MASSES=len(factors[0]) > 0, BLOCK=BLOCK,
     )  # fmt: skip
-    _kernels().spread[(images * len(lines.bands), -(-(width + 1) // BLOCK))](
+    _spread[(images * len(lines.bands), -(-(width + 1) // BLOCK))](
         logits, labels, *lines[:3], *lines[5:9], sums, common, factors, out, *sizes, len(lines.bands), lines.most,
-        POINT=_kernels().point, MASSES=len(factors[0]) > 0, BLOCK=BLOCK,
+        MASSES=len(factors[0]) > 0, BLOCK=BLOCK,
     )  # fmt: skip
     return out
 
 
-class Kernels(NamedTuple):
-    point: Any  # handed to the others, which could not see it: they are defined within a function
-    read: Any
-    weigh: Any
-    spread: Any
+@triton.jit
+def _point(above, below, first, second, share, weight, inside):
+    """Logits of pixels; a neighbour without weight is not looked at, be it infinite."""
+    right = inside & (weight != 0)
+    lower = inside & (share + 0 * weight != 0)
+    a = tl.load(above + first, mask=inside, other=0.0)
+    b = tl.load(below + first, mask=lower, other=0.0)
+    p = tl.where(lower, a * (1 - share) + b * share, a)
+    c = tl.load(above + second, mask=right, other=0.0)
+    d = tl.load(below + second, mask=right & lower, other=0.0)
+    q = tl.where(lower, c * (1 - share) + d * share, c)
+    return tl.where(weight != 0, p * (1 - weight) + q * weight, p)
 
 
-@cache
-def _kernels() -> Kernels:
-    import triton
-    import triton.language as tl
-
-    @triton.jit
-    def point(above, below, first, second, share, weight, inside):
-        """Logits of pixels; a neighbour without weight is not looked at, be it infinite."""
-        right = inside & (weight != 0)
-        lower = inside & (share + 0 * weight != 0)
-        a = tl.load(above + first, mask=inside, other=0.0)
-        b = tl.load(below + first, mask=lower, other=0.0)
-        p = tl.where(lower, a * (1 - share) + b * share, a)
-        c = tl.load(above + second, mask=right, other=0.0)
-        d = tl.load(below + second, mask=right & lower, other=0.0)
-        q = tl.where(lower, c * (1 - share) + d * share, c)
-        return tl.where(weight != 0, p * (1 - weight) + q * weight, p)
-
-    @triton.jit
-    def read(logits, labels, upper, lower, shares, left, right, weights, log_p, logsum, predicted, classes, height,
-             width, rows, columns, POINT: tl.constexpr, MASSES: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-        image, y = tl.program_id(0) // rows, tl.program_id(0) % rows
-        x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-        inside = x < columns
-        at = tl.program_id(0).to(tl.int64) * columns + x
-        label = tl.load(labels + at, mask=inside, other=-1)
-        known = inside & (label >= 0)
-        maps = logits + image.to(tl.int64) * classes * height * width
+@triton.jit
+def _read(logits, labels, upper, lower, shares, left, right, weights, log_p, logsum, predicted, classes, height,
+          width, rows, columns, MASSES: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    image, y = tl.program_id(0) // rows, tl.program_id(0) % rows
+    x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = x < columns
+    at = tl.program_id(0).to(tl.int64) * columns + x
+    label = tl.load(labels + at, mask=inside, other=-1)
+    known = inside & (label >= 0)
+    maps = logits + image.to(tl.int64) * classes * height * width
+    above, below = maps + tl.load(upper + y) * width, maps + tl.load(lower + y) * width
+    first, second = tl.load(left + x, mask=inside, other=0), tl.load(right + x, mask=inside, other=0)
+    share, weight = tl.load(shares + y), tl.load(weights + x, mask=inside, other=0.0)
+    highest = tl.full((BLOCK,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    own = tl.zeros((BLOCK,), tl.float32)
+    for k in range(classes):
+        value = _point(above, below, first, second, share, weight, known)
+        own = tl.where(label == k, value, own)
+        higher = tl.maximum(highest, value)
+        base = tl.where(higher == float("-inf"), 0.0, higher)  # nothing but minus infinity so far
+        total = total * tl.exp(highest - base) + tl.exp(value - base)
+        highest = higher
+        above += height * width
+        below += height * width
+    tl.store(log_p + at, tl.where(known, own - highest - tl.log(total), 0.0), mask=inside)
+    logged = tl.where(known, highest + tl.log(total), 0.0)
+    tl.store(logsum + at, logged, mask=inside)
+    if MASSES:
         above, below = maps + tl.load(upper + y) * width, maps + tl.load(lower + y) * width
-        first, second = tl.load(left + x, mask=inside, other=0), tl.load(right + x, mask=inside, other=0)
-        share, weight = tl.load(shares + y), tl.load(weights + x, mask=inside, other=0.0)
-        highest = tl.full((BLOCK,), float("-inf"), tl.float32)
-        total = tl.zeros((BLOCK,), tl.float32)
-        own = tl.zeros((BLOCK,), tl.float32)
         for k in range(classes):
-            value = POINT(above, below, first, second, share, weight, known)
-            own = tl.where(label == k, value, own)
-            higher = tl.maximum(highest, value)
-            base = tl.where(higher == float("-inf"), 0.0, higher)  # nothing but minus infinity so far
-            total = total * tl.exp(highest - base) + tl.exp(value - base)
-            highest = higher
+            value = _point(above, below, first, second, share, weight, known)
+            mass = tl.sum(tl.where(known, tl.exp(value - logged), 0.0))
+            tl.atomic_add(predicted + image * classes + k, mass.to(tl.float64))
             above += height * width
             below += height * width
-        tl.store(log_p + at, tl.where(known, own - highest - tl.log(total), 0.0), mask=inside)
-        logged = tl.where(known, highest + tl.log(total), 0.0)
-        tl.store(logsum + at, logged, mask=inside)
-        if MASSES:
-            above, below = maps + tl.load(upper + y) * width, maps + tl.load(lower + y) * width
-            for k in range(classes):
-                value = POINT(above, below, first, second, share, weight, known)
-                mass = tl.sum(tl.where(known, tl.exp(value - logged), 0.0))
-                tl.atomic_add(predicted + image * classes + k, mass.to(tl.float64))
-                above += height * width
-                below += height * width
 
-    @triton.jit
-    def weigh(logits, labels, upper, lower, shares, left, right, weights, logsum, owns, common, factors, out, classes,
-              height, width, rows, columns, POINT: tl.constexpr, MASSES: tl.constexpr,
-              BLOCK: tl.constexpr):  # fmt: skip
-        """Takes the sum of p_k times its factor from `common`, and adds the gradient at pixels' own labels to `out`."""
-        image, y = tl.program_id(0) // rows, tl.program_id(0) % rows
-        x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-        inside = x < columns
-        at = tl.program_id(0).to(tl.int64) * columns + x
-        label = tl.load(labels + at, mask=inside, other=-1)
-        known = inside & (label >= 0)
-        first, second = tl.load(left + x, mask=inside, other=0), tl.load(right + x, mask=inside, other=0)
-        share, weight = tl.load(shares + y), tl.load(weights + x, mask=inside, other=0.0)
-        begin = image.to(tl.int64) * classes * height * width
-        high, low = tl.load(upper + y) * width, tl.load(lower + y) * width
-        if MASSES:
-            logged = tl.load(logsum + at, mask=inside, other=0.0)
-            found = tl.zeros((BLOCK,), tl.float32)
-            above, below = logits + begin + high, logits + begin + low
-            for k in range(classes):
-                value = POINT(above, below, first, second, share, weight, known)
-                found += tl.load(factors + image * classes + k) * tl.exp(value - logged)
-                above += height * width
-                below += height * width
-            tl.store(common + at, tl.load(common + at, mask=known, other=0.0) - found, mask=known)
-        own = tl.load(owns + at, mask=known, other=0.0)
-        place = out + begin + tl.where(known, label, 0).to(tl.int64) * height * width
-        some = known & (own != 0)
-        behind = own * weight
-        before = own - behind
-        tl.atomic_add(place + high + first, before - before * share, mask=some)
-        tl.atomic_add(place + low + first, before * share, mask=some)
-        tl.atomic_add(place + high + second, behind - behind * share, mask=some)
-        tl.atomic_add(place + low + second, behind * share, mask=some)
 
-    @triton.jit
-    def spread(logits, labels, upper, lower, shares, weights, bands, starts, counts, logsum, common, factors, out,
-               classes, height, width, rows, columns, count_of_bands, most, POINT: tl.constexpr, MASSES: tl.constexpr,
-               BLOCK: tl.constexpr):  # fmt: skip
-        image, band = tl.program_id(0) // count_of_bands, tl.program_id(0) % count_of_bands
-        cell = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-        inside = cell <= width
-        start, count = tl.load(starts + cell, mask=inside, other=0), tl.load(counts + cell, mask=inside, other=0)
-        first, second = tl.maximum(cell - 1, 0), tl.minimum(cell, width - 1)
-        y0, y1 = tl.load(bands + 2 * band), tl.load(bands + 2 * band + 1)
-        high, low = tl.load(upper + y0) * width, tl.load(lower + y0) * width
+@triton.jit
+def _weigh(logits, labels, upper, lower, shares, left, right, weights, logsum, owns, common, factors, out, classes,
+           height, width, rows, columns, MASSES: tl.constexpr,
+           BLOCK: tl.constexpr):  # fmt: skip
+    """Takes the sum of p_k times its factor from `common`, and adds the gradient at pixels' own labels to `out`."""
+    image, y = tl.program_id(0) // rows, tl.program_id(0) % rows
+    x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = x < columns
+    at = tl.program_id(0).to(tl.int64) * columns + x
+    label = tl.load(labels + at, mask=inside, other=-1)
+    known = inside & (label >= 0)
+    first, second = tl.load(left + x, mask=inside, other=0), tl.load(right + x, mask=inside, other=0)
+    share, weight = tl.load(shares + y), tl.load(weights + x, mask=inside, other=0.0)
+    begin = image.to(tl.int64) * classes * height * width
+    high, low = tl.load(upper + y) * width, tl.load(lower + y) * width
+    if MASSES:
+        logged = tl.load(logsum + at, mask=inside, other=0.0)
+        found = tl.zeros((BLOCK,), tl.float32)
+        above, below = logits + begin + high, logits + begin + low
         for k in range(classes):
-            begin = (image.to(tl.int64) * classes + k) * height * width
-            factor = 0.0
-            if MASSES:
-                factor = tl.load(factors + image * classes + k)
-            value_high, value_low = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
-            line_high, line_low = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
-            for y in range(y0, y1):
-                share = tl.load(shares + y)
-                for i in range(most):
-                    at = (image * rows + y).to(tl.int64) * columns + start + i
-                    known = inside & (i < count)
-                    known &= tl.load(labels + at, mask=known, other=-1) >= 0
-                    weight = tl.load(weights + start + i, mask=known, other=0.0)
-                    value = POINT(logits + begin + high, logits + begin + low, first, second, share, weight, known)
-                    slope = tl.exp(value - tl.load(logsum + at, mask=known, other=0.0))
-                    slope *= factor + tl.load(common + at, mask=known, other=0.0)
-                    slope = tl.where(known, slope, 0.0)
-                    value_high += slope - slope * share
-                    value_low += slope * share
-                    line_high += (slope - slope * share) * weight
-                    line_low += slope * share * weight
-            tl.atomic_add(out + begin + high + first, value_high - line_high, mask=inside)
-            tl.atomic_add(out + begin + low + first, value_low - line_low, mask=inside)
-            tl.atomic_add(out + begin + high + second, line_high, mask=inside)
-            tl.atomic_add(out + begin + low + second, line_low, mask=inside)
+            value = _point(above, below, first, second, share, weight, known)
+            found += tl.load(factors + image * classes + k) * tl.exp(value - logged)
+            above += height * width
+            below += height * width
+        tl.store(common + at, tl.load(common + at, mask=known, other=0.0) - found, mask=known)
+    own = tl.load(owns + at, mask=known, other=0.0)
+    place = out + begin + tl.where(known, label, 0).to(tl.int64) * height * width
+    some = known & (own != 0)
+    behind = own * weight
+    before = own - behind
+    tl.atomic_add(place + high + first, before - before * share, mask=some)
+    tl.atomic_add(place + low + first, before * share, mask=some)
+    tl.atomic_add(place + high + second, behind - behind * share, mask=some)
+    tl.atomic_add(place + low + second, behind * share, mask=some)
 
-    return Kernels(point, read, weigh, spread)
+
+@triton.jit
+def _spread(logits, labels, upper, lower, shares, weights, bands, starts, counts, logsum, common, factors, out,
+            classes, height, width, rows, columns, count_of_bands, most, MASSES: tl.constexpr,
+            BLOCK: tl.constexpr):  # fmt: skip
+    image, band = tl.program_id(0) // count_of_bands, tl.program_id(0) % count_of_bands
+    cell = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = cell <= width
+    start, count = tl.load(starts + cell, mask=inside, other=0), tl.load(counts + cell, mask=inside, other=0)
+    first, second = tl.maximum(cell - 1, 0), tl.minimum(cell, width - 1)
+    y0, y1 = tl.load(bands + 2 * band), tl.load(bands + 2 * band + 1)
+    high, low = tl.load(upper + y0) * width, tl.load(lower + y0) * width
+    for k in range(classes):
+        begin = (image.to(tl.int64) * classes + k) * height * width
+        factor = 0.0
+        if MASSES:
+            factor = tl.load(factors + image * classes + k)
+        value_high, value_low = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
+        line_high, line_low = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
+        for y in range(y0, y1):
+            share = tl.load(shares + y)
+            for i in range(most):
+                at = (image * rows + y).to(tl.int64) * columns + start + i
+                known = inside & (i < count)
+                known &= tl.load(labels + at, mask=known, other=-1) >= 0
+                weight = tl.load(weights + start + i, mask=known, other=0.0)
+                value = _point(logits + begin + high, logits + begin + low, first, second, share, weight, known)
+                slope = tl.exp(value - tl.load(logsum + at, mask=known, other=0.0))
+                slope *= factor + tl.load(common + at, mask=known, other=0.0)
+                slope = tl.where(known, slope, 0.0)
+                value_high += slope - slope * share
+                value_low += slope * share
+                line_high += (slope - slope * share) * weight
+                line_low += slope * share * weight
+        tl.atomic_add(out + begin + high + first, value_high - line_high, mask=inside)
+        tl.atomic_add(out + begin + low + first, value_low - line_low, mask=inside)
+        tl.atomic_add(out + begin + high + second, line_high, mask=inside)
+        tl.atomic_add(out + begin + low + second, line_low, mask=inside)
