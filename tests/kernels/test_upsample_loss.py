@@ -51,7 +51,7 @@ def run(form, logits, labels, slopes, align_corners, asked=(0, 1, 2, 3)):
     return [*(found[i].detach() for i in asked), leaf.grad]
 
 
-def close(found, exact, worst):
+def assert_as_exact(found, exact, worst):
     """Each within what the reference itself is off in float32, give or take; values near 3."""
     for ours, right, theirs in zip(found, exact, worst, strict=True):
         off = (theirs.double() - right).abs().max().item()
@@ -63,7 +63,7 @@ def close(found, exact, worst):
 def test_the_compiled_form_is_as_exact_as_the_reference(images, classes, grid, size, align):
     logits, labels, slopes = draw(images, classes, grid, size)
     exact = run("torch", logits.double(), labels, slopes, align)
-    close(run("numba", logits, labels, slopes, align), exact, run("torch", logits, labels, slopes, align))
+    assert_as_exact(run("numba", logits, labels, slopes, align), exact, run("torch", logits, labels, slopes, align))
 
 
 @compiled_form
@@ -72,7 +72,9 @@ def test_the_compiled_form_is_as_exact_as_the_reference(images, classes, grid, s
 def test_whatever_is_asked_for_is_the_same(asked, size):
     logits, labels, slopes = draw(2, 5, (6, 7), size)
     exact = run("torch", logits.double(), labels, slopes, False, asked)
-    close(run("numba", logits, labels, slopes, False, asked), exact, run("torch", logits, labels, slopes, False, asked))
+    assert_as_exact(
+        run("numba", logits, labels, slopes, False, asked), exact, run("torch", logits, labels, slopes, False, asked)
+    )
 
 
 @compiled_form
@@ -81,7 +83,7 @@ def test_steep_logits_lose_nothing(scale):
     """Where a geometric sequence would overflow or lose digits, rows are computed pixel by pixel."""
     logits, labels, slopes = draw(1, 6, (5, 20), (20, 80), scale=scale)
     exact = run("torch", logits.double(), labels, slopes, False)
-    close(run("numba", logits, labels, slopes, False), exact, run("torch", logits, labels, slopes, False))
+    assert_as_exact(run("numba", logits, labels, slopes, False), exact, run("torch", logits, labels, slopes, False))
 
 
 @compiled_form
@@ -91,7 +93,7 @@ def test_a_pixel_far_below_its_cells_corners_loses_nothing():
     labels, slopes = torch.full((1, 1, 64), 2, dtype=torch.int32), [torch.ones(1, 1, 64)] * 2
     assert len(geometry((1, 2), (1, 64), False).first)
     exact = run("torch", logits.double(), labels, slopes, False, (0, 1))
-    close(
+    assert_as_exact(
         run("numba", logits, labels, slopes, False, (0, 1)), exact, run("torch", logits, labels, slopes, False, (0, 1))
     )
 
