@@ -15,8 +15,9 @@ from pixelwise.core.classes import Classes
 from pixelwise.core.segments import Segments
 from pixelwise.data.io import read_mask
 from pixelwise.data.table import free_ids, read_table
+from pixelwise.data.writers import geojson
 from pixelwise.data.writers.coco_panoptic import Writer
-from pixelwise.errors import ConfigError, ImageError, OutputError
+from pixelwise.errors import ConfigError, DataError, ImageError, OutputError
 from pixelwise.prediction import load, predict_folder
 from pixelwise.prediction.writers import Answer, ClassMaps, InstanceIds
 
@@ -162,6 +163,21 @@ def test_bad_files_are_reported_and_the_rest_done(models, photos, tmp_path):
     assert all(reason and "cut.jpg" not in reason for _, reason in run.failed)
     assert seen == [(n, 6) for n in range(1, 7)]
     assert len(list((tmp_path / "out/classes").rglob("*.png"))) == 3
+
+
+def test_what_a_format_cannot_hold_stops_no_other_image(models, photos, tmp_path, monkeypatch):
+    taken = []
+
+    def make(self, item):
+        taken.append(item.name)
+        if len(taken) == 2:
+            raise DataError("the image has 70000 objects, more than a 16-bit map holds.")
+        return (), {}
+
+    monkeypatch.setattr(geojson.Writer, "make", make)
+    run = predict_folder(models["semantic"], photos, tmp_path / "out", device="cpu", save=["geojson"], overlay=False)
+    assert [reason for _, reason in run.failed] == ["the image has 70000 objects, more than a 16-bit map holds."]
+    assert len(run.done) == len(taken) - 1 > 1
 
 
 def test_after_ctrl_c_what_is_done_can_be_used(models, photos, tmp_path):

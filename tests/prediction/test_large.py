@@ -27,7 +27,7 @@ from pixelwise.views import View
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 SIZE = (300, 212)
-TILE = 32  # at least: the halo makes more of it
+TILE = 192
 
 
 def scene(seed=0, channels=3):
@@ -183,10 +183,10 @@ def test_confidence_of_blended_and_of_joined_tiles(models, write_model, photos, 
 
 def test_what_is_written_only_whole_is_said_before_the_work(models, photos, tmp_path):
     run = predict_folder(models["semantic"], photos, tmp_path / "out", device="cpu", tile=TILE,
-                         save=["classes", "folder"], on_tile=lambda *_: pytest.fail("work"))  # fmt: skip
+                         save=["classes", "cityscapes"], on_tile=lambda *_: pytest.fail("work"))  # fmt: skip
     assert [path.name for path, _ in run.done] == ["a.png", "c.png"]
     assert [path.name for path, _ in run.failed] == ["b.png", "d.tif"]
-    assert all("folder can be written only of a whole answer" in reason for _, reason in run.failed)
+    assert all("cityscapes can be written only of a whole answer" in reason for _, reason in run.failed)
 
 
 def test_percentiles_are_those_of_the_whole_image(write_model, photos, tmp_path):
@@ -270,7 +270,7 @@ CHILD = """if True:
         seen.append(said)
         if len(seen) == int(moment):
             os.kill(os.getpid(), signal.SIGKILL)
-    run = predict_folder(model, images, out, device="cpu", exact=True, tile=32, save=save.split(","), workers=0,
+    run = predict_folder(model, images, out, device="cpu", exact=True, tile=192, save=save.split(","), workers=0,
                          resume=resume == "resume", on_image=stop, on_tile=stop)
     print(len(seen), run.ok)
 """

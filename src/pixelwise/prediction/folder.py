@@ -19,7 +19,7 @@ from pixelwise.core.atomic import check_writable
 from pixelwise.data.io import MAX_PIXELS
 from pixelwise.data.windows import Windows, open_windows
 from pixelwise.data.writer import Resumable
-from pixelwise.errors import ConfigError, ImageError, PixelwiseError
+from pixelwise.errors import ConfigError, DataError, ImageError, PixelwiseError
 from pixelwise.prediction.ahead import ahead
 from pixelwise.prediction.amount import different_sizes
 from pixelwise.prediction.behind import Behind, Turn
@@ -79,9 +79,9 @@ def predict_folder(model: str | Path | Sequence[str | Path] | Predictor, inputs:
     precision, engine, exact   see `load`
     workers   threads that decode images in advance; None: as many as suit the machine
     maps      "png", "tiff" or "auto": maps are TIFF where their image has a place on the earth, and keep it
-    tile      images of more than tile x tile pixels are read, answered and written by tiles of about that side, within
-              256 to 2048; None: those that would take too much memory at once, by tiles that suit the net: see
-              `stitch`, also for what of it is exact
+    tile      images of more than tile x tile pixels are read, answered and written by tiles of that side, or up to twice
+              as large where that makes them exact; None: those that would take too much memory at once, by tiles that
+              suit the net: see `stitch`
     resume    goes on with what an interrupted run of the same inputs and settings left: finished images are not
               computed again (where a format is asked for that notes nothing, they are), large ones from their last rows
     on_image  called (number done, number in all, image) when all is written of an image, in the order of the images
@@ -201,8 +201,8 @@ class _Run:
                 if self.resumes and not turn.known:
                     self.left.enter(self.keys[turn.job.name], files, turn.notes())
                 self.done.append((turn.job.path, files))
-            except ImageError as error:
-                self.failed.append((turn.job.path, error.reason))
+            except DataError as error:  # it is bad, or a format cannot hold what it shows
+                self.failed.append((turn.job.path, error.reason if isinstance(error, ImageError) else str(error)))
             except (MemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise

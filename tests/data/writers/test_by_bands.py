@@ -15,7 +15,7 @@ from pixelwise.core.segments import Segments
 from pixelwise.data.writer import Item, LargeItem, open_writer
 
 CLASSES = Classes(names=("road", "car", "person", "sky"), things=("car", "person"), void=(255,))
-NAMES = ["coco", "coco_panoptic", "geojson", "labelme", "objects", "yolo"]
+NAMES = ["coco", "coco_panoptic", "folder", "geojson", "labelme", "objects", "yolo"]
 OPTIONS = [(name, {}) for name in NAMES] + [("coco", {"masks": "rle"})]
 
 

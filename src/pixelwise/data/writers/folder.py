@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pixelwise.core.atomic import atomic
 from pixelwise.core.bands import Bands
 from pixelwise.core.classes import Classes
-from pixelwise.core.segments import NOTHING, Segments
 from pixelwise.data import writer
-from pixelwise.data.io import write_png
 from pixelwise.data.maps import write_map
 from pixelwise.data.table import free_ids, write_table
-from pixelwise.data.writer import Item
+from pixelwise.data.writer import Item, LargeItem
 from pixelwise.errors import ConfigError, DataError
 
 DESCRIPTION = "images/, masks/ (class ids), instances/ (object ids), classes.txt, splits/*.txt, as `folder` reads it"
@@ -57,7 +57,7 @@ class ClassIds:
         write_table(path, self.classes, unknown=self.unknown, nothing=self.nothing if nothing else None)
 
 
-class Writer(writer.Writer):
+class Writer(writer.Entering):
     """Writes the layout that `folder` reads.
 
     instances/ is there where the classes have things: an id for each, its key where it fits, else its number. Pixels of
@@ -75,22 +75,25 @@ class Writer(writer.Writer):
     def place(self, item: Item) -> Path:
         return self.out / "images" / f"{item.name}{item.ending}"
 
-    def write(self, item: Item) -> tuple[Path, ...]:
-        segments = self.held(item.segments)
-        self.nothing |= bool((segments.row_map() == NOTHING).any())
-        self.lists.setdefault(item.split, []).append(item.name)
-        labels, crowd = segments.labels.numpy(), segments.crowd.numpy()
+    def make(self, item: Item | LargeItem) -> tuple[tuple[Path, ...], dict[str, Any]]:
+        found = self.outlined(item)
+        labels, crowd, bands = found.bands.labels, found.crowd, found.bands
         thing = self.classes.is_thing[labels]
         for what, rows in (("Crowd regions", thing & crowd), ("Segments of stuff", ~thing)):
-            self.lose(f"{what} joined with another of their class", rows.sum() - len(np.unique(labels[rows])))
+            self.lose(f"{what} joined with another of their class", int(rows.sum()) - len(np.unique(labels[rows])))
+        entry = {"split": item.split, "name": item.name, "nothing": bands.unclaimed[1] > 0}
         masks = self.out / "masks" / f"{item.name}.png"
-        self.class_ids.write(masks, Bands.of(segments))
+        self.class_ids.write(masks, bands)
         if not self.classes.things:
-            return (masks,)
-        numbers = np.append(_numbers(item, segments, thing & ~crowd), [0, 0]).astype(np.uint16)
+            return (masks,), entry
+        numbers = np.append(_numbers(item, thing & ~crowd, found.keys), [0, 0]).astype(np.uint16)
         instances = self.out / "instances" / f"{item.name}.png"
-        write_png(instances, numbers[segments.row_map().long().numpy()])
-        return masks, instances
+        write_map(instances, item.size, bands.through(numbers), np.uint16)
+        return (masks, instances), entry
+
+    def enter(self, entry: Mapping[str, Any]) -> None:
+        self.nothing |= entry["nothing"]
+        self.lists.setdefault(entry["split"], []).append(entry["name"])
 
     def finish(self) -> tuple[str, ...]:
         self.class_ids.write_table(self.out, nothing=self.nothing)
@@ -106,14 +109,17 @@ def write_lists(folder: Path, lists: dict[str, list[str]]) -> None:
                 part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
-def _numbers(item: Item, segments: Segments, told: np.ndarray) -> np.ndarray:
-    """[N] int64 id of each row that is one object, 0 for all others: the keys where these fit, else 1, 2, ..."""
+def _numbers(item: Item | LargeItem, told: np.ndarray, keys: np.ndarray | None) -> np.ndarray:
+    """[N] int64 id of each row that is `told` [N] as one object, else 0: its key where all fit, else 1, 2, ...
+
+    Raises DataError for more objects than a map holds.
+    """
     count = int(told.sum())
     if count >= MOST_IDS:
         raise DataError(f"the image '{item.name}' has {count} objects, more than a 16-bit map holds ({MOST_IDS - 1}).")
-    keys = None if segments.keys is None else segments.keys.numpy()[told]
-    if keys is None or len(np.unique(keys)) < count or not ((keys > 0) & (keys < MOST_IDS)).all():
-        keys = np.arange(1, count + 1)
+    own = None if keys is None else keys[told]
+    if own is None or len(np.unique(own)) < count or not ((own > 0) & (own < MOST_IDS)).all():
+        own = np.arange(1, count + 1)
     numbers = np.zeros(len(told), np.int64)
-    numbers[told] = keys
+    numbers[told] = own
     return numbers
