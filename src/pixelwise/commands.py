@@ -91,8 +91,8 @@ class Predict(Answering):
     """Files of the maps of ids and confidence; auto: TIFF for GeoTIFF images, whose place on the earth it keeps, else
     PNG."""
     tile: int | None = None
-    """Images of more than TILE x TILE pixels are answered by tiles of about that side; by default those that would take
-    too much memory at once."""
+    """Images of more than TILE x TILE pixels are answered by tiles of that side, or up to twice as large where that
+    makes them exact; by default those that would take too much memory at once."""
     resume: bool = False
     """Go on with what an interrupted run of the same words left, also within a large image."""
     save: tuple[str, ...] = ()

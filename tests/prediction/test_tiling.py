@@ -63,8 +63,15 @@ def test_a_halo_that_fits_is_exact():
     assert tiling.side**2 * 1700 <= 1.1 * 2**30
     joined = choose_tiling((5000, 7001), HALO, joins=True, channels=19, per_pixel=1700, memory=1 << 30)
     assert joined.overlap == tiling.overlap + 64
-    given = choose_tiling((5000, 7001), HALO, joins=False, channels=19, per_pixel=1700, memory=1 << 30, side=500)
-    assert (given.side, given.exact) == (512, True)
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"), [(3000, (3008, True)), (500, (512, True)), (250, (384, True)), (150, (150, False))]
+)
+def test_a_side_that_is_asked_for_is_taken_or_at_most_doubled(side, expected):
+    tiling = choose_tiling((5000, 7001), HALO, joins=False, channels=19, per_pixel=1700, memory=1 << 30, side=side)
+    assert (tiling.side, tiling.exact) == expected
+    assert tiling.blended != tiling.exact
 
 
 def test_what_has_no_halo_or_no_room_for_it_is_blended():

@@ -79,9 +79,9 @@ def predict_folder(model: str | Path | Sequence[str | Path] | Predictor, inputs:
     precision, engine, exact   see `load`
     workers   threads that decode images in advance; None: as many as suit the machine
     maps      "png", "tiff" or "auto": maps are TIFF where their image has a place on the earth, and keep it
-    tile      images of more than tile x tile pixels are read, answered and written by tiles of that side, or up to twice
-              as large where that makes them exact; None: those that would take too much memory at once, by tiles that
-              suit the net: see `stitch`
+    tile      images of more than tile x tile pixels are read, answered and written by tiles of that side, or up to
+              twice as large where that makes them exact; None: those that would take too much memory at once, by tiles
+              that suit the net: see `stitch`
     resume    goes on with what an interrupted run of the same inputs and settings left: finished images are not
               computed again (where a format is asked for that notes nothing, they are), large ones from their last rows
     on_image  called (number done, number in all, image) when all is written of an image, in the order of the images

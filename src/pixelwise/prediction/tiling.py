@@ -111,18 +111,19 @@ def choose_tiling(size: tuple[int, int], halo: Halo | None, *, joins: bool, chan
     channels   maps of probabilities, where they are to be blended
     per_pixel  bytes that the net takes for a pixel of its input
     memory     bytes that it may take; four times as many where a halo needs room
-    side       of the windows, rounded up as needed; None: as memory allows
-    Exact where a halo holds for images of this size and a window of four halos, or of the side asked for, has room for
-    it. Blended windows begin half a side after each other, as in nnU-Net, or later where the strip that stays open
-    would take more than half of `memory`; objects are joined in a quarter of the side.
+    side       of the windows; None: as memory allows
+    Exact where a halo holds for images of this size and windows of four halos are at most twice as large as memory
+    allows, or as the side asked for: then they are that large, or larger as needed. Blended windows begin half a side
+    after each other, as in nnU-Net, or later where the strip that stays open would take more than half of `memory`;
+    objects are joined in a quarter of the side.
     """
     room = int((memory / per_pixel) ** 0.5)
     if halo is not None and (halo.any_size or not any(n % halo.stride for n in size)):
         margin = _up(halo.pixels, halo.stride)
         overlap = 2 * margin + (_up(STRIP, halo.stride) if joins else 0)
-        most = min(room, LARGEST, max(CACHED, ENOUGH * overlap))
-        own = _up(max(most, LEAST, 2 * overlap) if side is None else side, halo.stride)
-        if own > overlap and (side is not None or own <= max(2 * room, LEAST)):
+        wanted = side or max(min(room, LARGEST, max(CACHED, ENOUGH * overlap)), LEAST)
+        own = _up(max(wanted, 2 * overlap), halo.stride)
+        if own <= max(2 * (side or room), LEAST):
             return Tiling(own, overlap, margin, halo.stride, exact=True)
     if joins:
         own = side or _down(max(min(room, LARGEST), 2 * LEAST), 64)
