@@ -66,7 +66,7 @@ def forward(logits: Tensor, labels: Tensor, align_corners: bool, lse: bool,
     width = labels.shape[2]
     _read[(images * labels.shape[1], -(-width // BLOCK))](
         logits, labels, *lines[:6], log_p, logsum, predicted, classes, *logits.shape[2:], *labels.shape[1:],
-        MASSES=masses, BLOCK=BLOCK,
+        MASSES=masses, BLOCK=BLOCK, enable_fp_fusion=True,
     )  # fmt: skip
     true = sum_by_label(torch.where(labels >= 0, log_p.exp(), 0.0), labels, classes) if masses else None
     return log_p, logsum, logsum.clone() if lse else None, predicted.float() if masses else None, true
@@ -93,11 +93,11 @@ def backward(logits: Tensor, labels: Tensor, log_p: Tensor, sums: Tensor, align_
     sizes = (classes, height, width, rows, columns)
     _weigh[(images * rows, -(-columns // BLOCK))](
         logits, labels, *lines[:6], sums, own, common, factors, out, *sizes,
-        MASSES=len(factors[0]) > 0, BLOCK=BLOCK,
+        MASSES=len(factors[0]) > 0, BLOCK=BLOCK, enable_fp_fusion=True,
     )  # fmt: skip
     _spread[(images * len(lines.bands), -(-(width + 1) // BLOCK))](
         logits, labels, *lines[:3], *lines[5:9], sums, common, factors, out, *sizes, len(lines.bands), lines.most,
-        MASSES=len(factors[0]) > 0, BLOCK=BLOCK,
+        MASSES=len(factors[0]) > 0, BLOCK=BLOCK, enable_fp_fusion=True,
     )  # fmt: skip
     return out
 
