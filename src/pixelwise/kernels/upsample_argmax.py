@@ -117,6 +117,7 @@ class _Columns:
     width    numbers in a row of a band; `shift` from a cell's left corner to its right one
     weights  [C / BLOCK, G, FOUR] float32 of the right corner
     groups   [C / BLOCK] that hold a pixel: one more where the border is repeated, as a rule
+    single   whether no cell holds a second pixel
     where    [W] place of each pixel's label in a state [G, 2 FOUR]; edges [C / BLOCK + 1] first pixel of each block
     """
 
@@ -125,6 +126,7 @@ class _Columns:
     shift: int
     weights: np.ndarray
     groups: np.ndarray
+    single: bool
     where: np.ndarray
     edges: np.ndarray
 
@@ -151,7 +153,7 @@ def _plan(columns: Taps) -> _Columns:
     weights = np.zeros((blocks, groups.max(), FOUR), np.float32)
     weights[cell // BLOCK, group, place] = weight.numpy()
     where = (group * 2 * FOUR + FOUR + place).astype(np.uint32)
-    return _Columns(pick, row, shift, weights, groups, where, starts[::BLOCK].copy())
+    return _Columns(pick, row, shift, weights, groups, not slot.any(), where, starts[::BLOCK].copy())
 
 
 def _band(maps: Tensor, rows: slice, columns: _Columns) -> np.ndarray:
@@ -182,7 +184,7 @@ def _with_numba(maps: Tensor, rows: Taps, columns: Taps, floor: float | None) ->
             end = min(stop, int(np.searchsorted(top, base + deep - 1)))
             band = _band(maps, slice(int(base), int(bottom[end - 1]) + 1), plan)
             _rows_numba(band, top[start:end] - base, bottom[start:end] - base, weight[start:end], plan.shift,
-                        plan.weights, plan.groups, plan.where, plan.edges, out[start:end],
+                        plan.weights, plan.groups, plan.single, plan.where, plan.edges, out[start:end],
                         first, nothing, dense)  # fmt: skip
             start = end
 
@@ -192,8 +194,8 @@ def _with_numba(maps: Tensor, rows: Taps, columns: Taps, floor: float | None) ->
 
 @compiled
 def _rows_numba(band: np.ndarray, top: np.ndarray, bottom: np.ndarray, weight: np.ndarray, shift: int,
-                weights: np.ndarray, groups: np.ndarray, where: np.ndarray, edges: np.ndarray, out: np.ndarray,
-                first: np.float32, nothing: np.int32, dense: bool) -> None:  # fmt: skip
+                weights: np.ndarray, groups: np.ndarray, single: bool, where: np.ndarray, edges: np.ndarray,
+                out: np.ndarray, first: np.float32, nothing: np.int32, dense: bool) -> None:  # fmt: skip
     """Labels of some rows of pixels, from a band [rows of the grid, K, width]; top and bottom count from its first."""
     classes, blocks = band.shape[1], len(weights)
     lists, counts = np.empty((blocks, classes + 1), np.int32), np.empty(blocks, np.int32)
@@ -227,7 +229,7 @@ def _rows_numba(band: np.ndarray, top: np.ndarray, bottom: np.ndarray, weight: n
                 state[:, :FOUR], state[:, FOUR:] = first, nothing
                 for g in range(groups[t]):
                     _evaluate(state[g], above, below, t * BLOCK, shift, weight[row], weights[t, g],
-                              lists[t, : counts[t]], finite)  # fmt: skip
+                              lists[t, : counts[t]], finite, single)  # fmt: skip
                 if groups[t] == 1 and len(target) == FOUR:  # four pixels in each cell
                     _interleave(target, state[0, FOUR:])
                 else:
@@ -278,7 +280,7 @@ def _list_classes(lists: np.ndarray, counts: np.ndarray, bound: np.ndarray, abov
 
 @compiled
 def _evaluate(state: np.ndarray, above: np.ndarray, below: np.ndarray, start: int, shift: int, down: float,
-              across: np.ndarray, classes: np.ndarray, finite: bool) -> None:  # fmt: skip
+              across: np.ndarray, classes: np.ndarray, finite: bool, single: bool) -> None:  # fmt: skip
     """Takes these classes into the state of four pixels of each cell from `start`; across [FOUR] weights.
 
     The state [2 FOUR] is the largest values, then their classes: in one array, at fixed distances, so that LLVM need
@@ -287,7 +289,14 @@ def _evaluate(state: np.ndarray, above: np.ndarray, below: np.ndarray, start: in
     for k in classes:
         a, b, label = above[k, start:], below[k, start:], np.float32(k)
         c, d = above[k, start + shift :], below[k, start + shift :]
-        if finite:
+        if finite and single:
+            for i in range(BLOCK):
+                value = a[i] + (b[i] - a[i]) * down
+                u = value + ((c[i] + (d[i] - c[i]) * down) - value) * across[i]
+                p = state[i]
+                state[i + FOUR] = label if u > p else state[i + FOUR]
+                state[i] = u if u > p else p
+        elif finite:
             for i in range(BLOCK):  # written out: LLVM makes no vectors of a loop over the four here
                 value = a[i] + (b[i] - a[i]) * down
                 rise = (c[i] + (d[i] - c[i]) * down) - value
