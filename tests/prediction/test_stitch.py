@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tracemalloc
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -409,7 +410,7 @@ def test_blending_goes_on_from_any_row_of_windows():
 
     def keep(progress: Progress) -> None:
         if progress.state is not None:
-            kept.append((progress.state(), sheet.rows.copy()))
+            kept.append((copy.deepcopy(progress.state()), sheet.rows.copy()))
 
     rows, _ = tiled(asked, image, tiling, sheet=sheet, on_tile=keep)
     for state, written in kept:

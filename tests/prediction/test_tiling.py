@@ -89,6 +89,23 @@ def test_what_has_no_halo_or_no_room_for_it_is_blended():
     assert 2 * 150 * 20000 * wide.overlap <= 2**29
 
 
+@pytest.mark.parametrize("height", [720, 725, 1300, 2048, 10000])
+@pytest.mark.parametrize("side", [None, 640])
+def test_blended_windows_share_the_height_out_evenly(height, side):
+    """What the last window has in common with the one before is held for the whole width."""
+    common = {"joins": False, "channels": 151, "per_pixel": 440.0, "memory": 3 << 28, "side": side}
+    tiling = choose_tiling((height, 10000), None, **common)
+    windows = [tiles[0].window for tiles in tiling.rows((height, 10000))]
+    assert windows[-1][0] + windows[-1][2] == height
+    held = [a[0] + a[2] - b[0] for a, b in pairwise(windows)]
+    assert min(held) >= tiling.overlap
+    assert max(held) <= tiling.overlap + len(windows)
+    assert 2 * 151 * 10000 * max(held) + 440 * tiling.side**2 < 3 << 28
+    whole = choose_tiling((height, 10000), None, **common, fits=False)
+    assert whole.side == (side or whole.side) >= tiling.side
+
+
 def test_a_net_that_takes_one_size_is_shown_windows_of_it():
-    tiling = choose_tiling((4000, 4000), None, joins=True, channels=80, per_pixel=4096, memory=1 << 30, side=800)
+    tiling = choose_tiling((4000, 4000), None, joins=True, channels=80, per_pixel=4096, memory=1 << 30, side=800,
+                           fits=False)  # fmt: skip
     assert (tiling.side, tiling.overlap, tiling.margin) == (800, 200, 50)

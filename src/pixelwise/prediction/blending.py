@@ -2,9 +2,9 @@
 
 Each window counts with Gaussian weights of an eighth of its side around its middle (nnU-Net, Isensee et al. 2021,
 10.1038/s41592-020-01008-z, Methods, "Inference"), as the answer is best there. Weights are products of one of the row
-and one of the column, so windows are blended across first, then the rows of windows down. What no later window covers
-is decided and let go: what is held is one window's maps, in float32, and the strip that the row of windows shares with
-the next, in float16.
+and one of the column, so windows are blended across first, then the rows of windows down. A window is gone through by
+strips of rows, and what no later window covers is decided and let go: what is held is what a window shares with the
+next, in float32, and what a row of windows shares with the next, in float16.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def gaussian(length: int) -> Tensor:
 class Blending:
     """What is still open between windows: `add` each in its order, then read the `table`. For tasks that count nothing.
 
-    across   [K, h, w] sums of weighted probabilities of the row of windows, from column `at` on
+    across   [K, h, o] sums of weighted probabilities of the row of windows, where the next window goes on
     above    [K, o, W] float16 blended probabilities of the rows of windows above, where this one goes on, `weight` [o]
              the sum of their weights there
     sure     a canvas for the confidence of the answer, or None
@@ -60,90 +60,86 @@ class Blending:
         if tile.column == 0:
             self._next_row()
         stop = self.columns[tile.column + 1][1] if tile.column + 1 < len(self.columns) else left + width
-        self._blend_across(output, height, width)
-        assert self.across is not None
-        total = self._weights_across(left, stop)
-        done, self.across = self.across[:, :, : stop - left] / total, self.across[:, :, stop - left :]
-        self._blend_down(tile, done, left, canvas)
+        own, total, rest = gaussian(width), self._weights_across(left, stop), None
+        for strip in cut_strips(Frame.whole(height, width), None, len(self.task.classes) + 1):
+            sums = output.probs(0, strip).cpu() * own  # [K, h, W]
+            rows = slice(strip[0], strip[0] + strip[2])
+            if self.across is not None:
+                sums[:, :, : self.across.shape[2]] += self.across[:, rows]
+            if rest is None:
+                rest = sums.new_zeros(len(sums), height, left + width - stop)
+            rest[:, rows] = sums[:, :, stop - left :]
+            self._blend_down(tile, sums[:, :, : stop - left] / total, strip[0], canvas)
+        self.across = rest
 
     def _next_row(self) -> None:
         """The row of windows above is done: what it left open is what this one goes on with."""
         self.across, self.above, self.below = None, self.below, None
         self.weight = self.next_weight
 
-    def _blend_across(self, output: Output, height: int, width: int) -> None:
-        """Adds a window's weighted probabilities to the sums, which begin where it does."""
-        weights, sums = gaussian(width), None
-        for strip in cut_strips(Frame.whole(height, width), None, len(self.task.classes) + 1):
-            probs = output.probs(0, strip).cpu() * weights  # [K, h, W]
-            if sums is None:
-                sums = probs.new_zeros(len(probs), height, width)
-                if self.across is not None:
-                    sums[:, :, : self.across.shape[2]] = self.across
-            sums[:, strip[0] : strip[0] + strip[2]] += probs
-        self.across = sums
-
     def _weights_across(self, start: int, stop: int) -> Tensor:
         """[stop - start] the sum of the weights of all windows of the row in these columns."""
         return _weights([(window[1], window[3]) for window in self.columns], start, stop)
 
-    def _blend_down(self, tile: Tile, done: Tensor, left: int, canvas: Canvas) -> None:
-        """Joins blended columns [K, h, w] with those of the rows above; decides the rows that no window below has."""
-        top, height, width = tile.window[0], tile.window[2], done.shape[2]
-        weight = gaussian(height)
-        if self.above is not None:
-            shared, old = self.above.shape[1], self.weight
-            new = weight[:shared, None]
+    def _blend_down(self, tile: Tile, done: Tensor, start: int, canvas: Canvas) -> None:
+        """Joins blended columns [K, h, w] of the window's rows from `start` on with those of the rows above; decides
+        the rows that no window below has, holds the others."""
+        top, left, height, _ = tile.window
+        rows, weight = done.shape[1], gaussian(height)
+        shared = 0 if self.above is None else min(max(self.above.shape[1] - start, 0), rows)
+        if shared:
+            assert self.above is not None
+            both = slice(start, start + shared)
+            old, new = self.weight[both, None], weight[both, None]
             done[:, :shared] *= new
-            done[:, :shared] += self.above[:, :, left : left + width].float() * old[:, None]
-            done[:, :shared] /= old[:, None] + new
+            done[:, :shared] += self.above[:, both, left : left + done.shape[2]].float() * old
+            done[:, :shared] /= old + new
         last = tile.row + 1 == len(self.rows)
         open_from = height if last else self.rows[tile.row + 1][0] - top
-        self._decide(done[:, :open_from], top, left, canvas)
-        if not last:
-            self._keep(done[:, open_from:], weight, open_from, left)
+        decided = min(max(open_from - start, 0), rows)
+        if decided:
+            self._decide(done[:, :decided], top + start, left, canvas)
+        if decided < rows:
+            self._keep(done[:, decided:], weight, open_from, start + decided, left)
 
-    def _keep(self, part: Tensor, weight: Tensor, start: int, left: int) -> None:
-        """Holds rows from `start` on, for the row of windows below."""
+    def _keep(self, part: Tensor, weight: Tensor, open_from: int, start: int, left: int) -> None:
+        """Holds the window's rows from `start` on for the row of windows below, which begins at `open_from`."""
         if self.below is None:
-            shape = (len(part), part.shape[1], self.size[1])
-            reused = self.above is not None and self.above.shape == shape  # columns are read before they are written
+            shape = (len(part), len(weight) - open_from, self.size[1])
+            reused = self.above is not None and self.above.shape == shape  # its rows are read before they are written
             self.below = self.above if reused else torch.zeros(shape, dtype=torch.float16)
-            self.next_weight = weight[start:].clone()
-            held = self.weight[start:]
+            self.next_weight, held = weight[open_from:].clone(), self.weight[open_from:]
             self.next_weight[: len(held)] += held
         assert self.below is not None
-        self.below[:, :, left : left + part.shape[2]] = part
+        at = start - open_from
+        self.below[:, at : at + part.shape[1], left : left + part.shape[2]] = part
 
     def _decide(self, probs: Tensor, top: int, left: int, canvas: Canvas) -> None:
-        height, width = probs.shape[1:]
-        for strip in cut_strips(Frame.whole(height, width), None, len(probs)):
-            part = probs[:, strip[0] : strip[0] + strip[2]]
-            blended = Blended(part, self.activation)
-            if self.sure is not None:
-                self.sure.put(top + strip[0], left, confidence(blended, len(probs)))
-            partial = self.task.partial(blended, 0)
-            segments, label = partial.segments.to("cpu"), partial.segments.labels.cpu().numpy()
-            self.pieces.rest = partial.rest
-            for name, values in (("least_area", partial.least_area), ("least_score", partial.least_score)):
-                self.pieces[name][label] = values.numpy()
-            self.pieces.cover(label, segments.pixel_counts.numpy(), segments.scores.numpy())
-            canvas.put(top + strip[0], left, segments.row_map().numpy().astype(np.int32))
+        blended = Blended(probs, self.activation)
+        if self.sure is not None:
+            self.sure.put(top, left, confidence(blended, len(probs)))
+        partial = self.task.partial(blended, 0)
+        segments, label = partial.segments.to("cpu"), partial.segments.labels.cpu().numpy()
+        self.pieces.rest = partial.rest
+        for name, values in (("least_area", partial.least_area), ("least_score", partial.least_score)):
+            self.pieces[name][label] = values.numpy()
+        self.pieces.cover(label, segments.pixel_counts.numpy(), segments.scores.numpy())
+        canvas.put(top, left, segments.row_map().numpy().astype(np.int32))
 
     def table(self) -> Table:
         """The segments of the whole image."""
         return self.pieces.table()
 
     def state(self) -> dict[str, np.ndarray]:
-        """After the last window of a row: all that the rest depends on."""
+        """After the last window of a row: all that the rest depends on; no copy."""
         strip = torch.zeros(0, 0, 0) if self.below is None else self.below
-        return {**self.pieces.state(), "below": strip.numpy().copy(), "weight": self.next_weight.numpy().copy()}
+        return {**self.pieces.state(), "below": strip.numpy(), "weight": self.next_weight.numpy()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from what `state` gave."""
+        """Goes on from what `state` gave, and writes to it."""
         self.pieces = Pieces.restored(state)
-        self.below = torch.from_numpy(np.array(state["below"])) if state["below"].size else None
-        self.next_weight = torch.from_numpy(np.array(state["weight"]))
+        self.below = torch.from_numpy(state["below"]) if state["below"].size else None
+        self.next_weight = torch.from_numpy(state["weight"])
 
 
 def _weights(windows: Sequence[tuple[int, int]], start: int, stop: int) -> Tensor:

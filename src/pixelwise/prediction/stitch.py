@@ -27,7 +27,7 @@ from pixelwise.prediction.seams import Seams
 from pixelwise.prediction.tiling import Tile, Tiling, choose_tiling
 from pixelwise.views import View
 
-MEMORY = 1 << 30  # bytes that a tile may take in the net
+MEMORY = 3 << 28  # bytes that a tile and what is held between tiles may take: with the program less than 2 GB
 WHOLE = 1 << 32  # bytes up to which an image is seen whole
 GUESS = 4096.0  # bytes a pixel of nets that tell only by computing
 SMALL = 1 << 20  # pixels that are not worth asking
@@ -51,7 +51,8 @@ class Progress:
     """Where tiling stands after a tile.
 
     done, total   tiles
-    state         after the last tile of a row: gives plain arrays by name from which `start=` goes on; else None
+    state         after the last tile of a row: gives plain arrays by name from which `start=` goes on; else None. They
+                  are to be used at once: the next tile writes to them
     """
 
     done: int
@@ -123,13 +124,14 @@ _FACTS: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictiona
 def tiling_for(predictor: Any, size: tuple[int, int], memory: int = MEMORY, side: int | None = None) -> Tiling:
     """The tiling for an image (H, W): exact where the nets have a halo and the views keep to it.
 
-    memory  bytes that a tile may take in a net
+    memory  bytes that a tile may take in a net, with what is held between tiles
     side    pixels a side of tiles; None: as memory allows, or what a net expects that takes images of one size
     """
     task, rules = predictor.task, [member.card.preprocessing.size for member in members_of(predictor)]
-    side = side or min((rule.short for rule in rules if rule is not None), default=None)
+    only = None if side else min((rule.short for rule in rules if rule is not None), default=None)
     return choose_tiling(size, halo_for(predictor), joins=bool(task.countable.any()), channels=len(task.classes) + 1,
-                         per_pixel=per_pixel(predictor), memory=memory, side=side)  # fmt: skip
+                         per_pixel=per_pixel(predictor), memory=memory, side=side or only,
+                         fits=only is None)  # fmt: skip
 
 
 def members_of(predictor: Any) -> tuple[Any, ...]:

@@ -103,18 +103,20 @@ def _window(down: tuple[int, int], across: tuple[int, int]) -> Window:
 
 
 def choose_tiling(size: tuple[int, int], halo: Halo | None, *, joins: bool, channels: int, per_pixel: float,
-                  memory: int, side: int | None = None) -> Tiling:  # fmt: skip
+                  memory: int, side: int | None = None, fits: bool = True) -> Tiling:  # fmt: skip
     """A tiling for an image (H, W).
 
     halo       of the net, None where it has none or the views do not keep to it
     joins      whether there are objects to be joined where tiles meet
     channels   maps of probabilities, where they are to be blended
     per_pixel  bytes that the net takes for a pixel of its input
-    memory     bytes that it may take; four times as many where a halo needs room
+    memory     bytes that it may take, with what is held between windows; four times as many where a halo needs room
     side       of the windows; None: as memory allows
+    fits       whether blended windows may be smaller, so that they share the image's height out evenly: what the last
+               one has too much would be held for the whole width
     Exact where a halo holds for images of this size and windows of four halos are at most twice as large as memory
     allows, or as the side asked for: then they are that large, or larger as needed. Blended windows begin half a side
-    after each other, as in nnU-Net, or later where the strip that stays open would take more than half of `memory`;
+    after each other, as in nnU-Net, or later where the strip that stays open would take more than a third of `memory`;
     objects are joined in a quarter of the side.
     """
     room = int((memory / per_pixel) ** 0.5)
@@ -129,10 +131,13 @@ def choose_tiling(size: tuple[int, int], halo: Halo | None, *, joins: bool, chan
         own = side or _down(max(min(room, LARGEST), 2 * LEAST), 64)
         overlap = min(_up(own // SHARED, 4), own - 1)
         return Tiling(own, overlap, overlap // 4)
-    open_rows = memory // 2 // max(1, 2 * channels * size[1])  # of a strip in float16, see `prediction.blending`
-    held = int((memory / 4 / (4 * channels)) ** 0.5)  # what is blended of a row of windows: float32
-    own = side or _down(max(min(room, held, LARGEST), 2 * LEAST), 64)
-    return Tiling(own, min(own // 2, max(open_rows, own // 8)), blended=True)
+    open_rows = max(1, memory // 3 // (2 * channels * size[1]))  # of a strip in float16, see `prediction.blending`
+    own = side or _down(max(min(int(0.7 * room), 8 * open_rows, LARGEST), 2 * LEAST), 64)  # half of `memory`
+    overlap = min(own // 2, max(open_rows, own // 8))
+    if fits and size[0] > own:
+        count = -(-(size[0] - overlap) // (own - overlap))
+        own = -(-(size[0] + (count - 1) * overlap) // count)
+    return Tiling(own, min(overlap, own // 2), blended=True)
 
 
 def _up(n: int, unit: int) -> int:
