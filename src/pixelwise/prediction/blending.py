@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,13 @@ class Blending:
         self.task, self.size, self.sure = task, size, sure
         self.rows = [tiles[0].window for tiles in tiling.rows(size)]
         self.columns = [tile.window for tile in next(tiling.rows(size))]
+        self.deepest = max((a[0] + a[2] - b[0] for a, b in pairwise(self.rows)), default=0)
         self.pieces = Pieces(len(task.classes))
         self.activation = "softmax"
         self.across: Tensor | None = None
         self.above: Tensor | None = None
         self.below: Tensor | None = None
+        self.held: Tensor | None = None  # of which `above` and `below` are the first rows
         self.weight = self.next_weight = torch.zeros(0)
 
     def add(self, tile: Tile, output: Output, canvas: Canvas) -> None:
@@ -105,9 +108,9 @@ class Blending:
     def _keep(self, part: Tensor, weight: Tensor, open_from: int, start: int, left: int) -> None:
         """Holds the window's rows from `start` on for the row of windows below, which begins at `open_from`."""
         if self.below is None:
-            shape = (len(part), len(weight) - open_from, self.size[1])
-            reused = self.above is not None and self.above.shape == shape  # its rows are read before they are written
-            self.below = self.above if reused else torch.zeros(shape, dtype=torch.float16)
+            if self.held is None:
+                self.held = torch.zeros(len(part), self.deepest, self.size[1], dtype=torch.float16)
+            self.below = self.held[:, : len(weight) - open_from]  # rows of `above` are read before they are written
             self.next_weight, held = weight[open_from:].clone(), self.weight[open_from:]
             self.next_weight[: len(held)] += held
         assert self.below is not None
@@ -136,9 +139,13 @@ class Blending:
         return {**self.pieces.state(), "below": strip.numpy(), "weight": self.next_weight.numpy()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from what `state` gave, and writes to it."""
+        """Goes on from what `state` gave."""
         self.pieces = Pieces.restored(state)
-        self.below = torch.from_numpy(state["below"]) if state["below"].size else None
+        if state["below"].size:
+            classes, rows, width = state["below"].shape
+            self.held = torch.zeros(classes, self.deepest, width, dtype=torch.float16)
+            self.below = self.held[:, :rows]
+            self.below.copy_(torch.from_numpy(state["below"]))
         self.next_weight = torch.from_numpy(state["weight"])
 
 

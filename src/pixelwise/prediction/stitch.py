@@ -27,7 +27,7 @@ from pixelwise.prediction.seams import Seams
 from pixelwise.prediction.tiling import Tile, Tiling, choose_tiling
 from pixelwise.views import View
 
-MEMORY = 3 << 28  # bytes that a tile and what is held between tiles may take: with the program less than 2 GB
+MEMORY = 1 << 29  # bytes that a tile and what is held between tiles may take: with the program less than 2 GB
 WHOLE = 1 << 32  # bytes up to which an image is seen whole
 GUESS = 4096.0  # bytes a pixel of nets that tell only by computing
 SMALL = 1 << 20  # pixels that are not worth asking
