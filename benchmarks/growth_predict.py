@@ -1,12 +1,13 @@
 """How the time and the memory of `predict` grow with the image: from 1 to 400 megapixels, and for many classes.
 
     python benchmarks/growth_predict.py [--megapixels 1 4 16 67 100 400] [--classes 8] [--width 8] [--tall]
-                                        [--threads 1] [--no-exact] [--out benchmarks/results/growth_predict]
+                                        [--net NAME] [--threads 1] [--no-exact]
+                                        [--out benchmarks/results/growth_predict]
 
 Tiled GeoTIFFs are drawn by windows and predicted in a process of its own each: read by windows, answered by tiles,
-written band by band (class map as GeoTIFF, overview). The net is a small U-Net with random weights. Memory is what the
-operating system's high-water mark rises by above the loaded program, which has predicted a small image first. --tall
-makes the images 2,048 wide, so that only their height grows. `measure` is the function behind it.
+written band by band (class map as GeoTIFF, overview). The net has random weights; it is a small U-Net, or --net. Memory
+is what the operating system's high-water mark rises by above the loaded program, which has predicted a small image
+first. --tall makes the images 2,048 wide, so that only their height grows. `measure` is the function behind it.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def draw(path: Path, size: tuple[int, int]) -> None:
             file.write(part, window=rasterio.windows.Window(0, top, width, part.shape[1]))
 
 
-def small_model(path: Path, classes: int, width: int) -> Path:
-    """A U-Net of two levels with random weights."""
+def random_model(path: Path, classes: int, width: int, name: str | None = None) -> Path:
+    """A net of random weights: a U-Net of two levels, or one by name."""
     import torch
 
     from pixelwise.core.classes import Classes
@@ -73,22 +74,22 @@ def small_model(path: Path, classes: int, width: int) -> Path:
     from pixelwise.core.sample import Preprocessing
 
     torch.manual_seed(0)
-    options = {"width": width, "depth": 2}
-    net = create_model("unet", classes=classes, **options)
+    options = {"width": width, "depth": 2} if name is None else {}
+    net = create_model(name or "unet", classes=classes, **options)
     names = Classes(names=[f"class {k}" for k in range(classes)])
-    card = ModelCard(architecture="unet", outputs=classes, options=options, classes=names, task="semantic",
+    card = ModelCard(architecture=name or "unet", outputs=classes, options=options, classes=names, task="semantic",
                      preprocessing=Preprocessing())  # fmt: skip
     save_model(path, net, card)
     return path
 
 
 def measure(megapixels: list[float], *, classes: int = 8, width: int = 8, tall: bool = False, threads: int = 1,
-            exact: bool = True) -> list[dict[str, Any]]:  # fmt: skip
+            exact: bool = True, net: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
     """For each size: {"megapixels", "size", "seconds", "cpu", "memory_mb", "program_mb", "map_mb"}."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        model = small_model(place / "model.safetensors", classes, width)
+        model = random_model(place / "model.safetensors", classes, width, net)
         draw(place / "small.tif", (300, 400))
         for number in megapixels:
             side = round((number * 1e6) ** 0.5)
@@ -119,13 +120,14 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 4, 16, 67.1, 100, 400])
     parser.add_argument("--classes", type=int, default=8)
     parser.add_argument("--width", type=int, default=8, help="channels of the net's first level")
+    parser.add_argument("--net", help="a model of pixelwise list models, instead of the small U-Net")
     parser.add_argument("--tall", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--exact", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     found = measure(options.megapixels, classes=options.classes, width=options.width, tall=options.tall,
-                    threads=options.threads, exact=options.exact)  # fmt: skip
+                    threads=options.threads, exact=options.exact, net=options.net)  # fmt: skip
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")

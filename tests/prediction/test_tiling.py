@@ -64,6 +64,10 @@ def test_a_halo_that_fits_is_exact():
     joined = choose_tiling((5000, 7001), HALO, joins=True, channels=19, per_pixel=1700, memory=1 << 30)
     assert joined.overlap == tiling.overlap + 64
 
+    far = choose_tiling((4096, 4096), Halo(495, 32, any_size=False), joins=False, channels=19, per_pixel=563,
+                        memory=1 << 29)  # fmt: skip
+    assert (far.side, far.exact) == (2048, True)
+
 
 @pytest.mark.parametrize(
     ("side", "expected"), [(3000, (3008, True)), (500, (512, True)), (250, (384, True)), (150, (150, False))]

@@ -17,6 +17,7 @@ from pixelwise.nn.receptive import Halo
 STRIP = 64  # pixels that both neighbours see rightly where objects are joined, with a halo
 SHARED = 4  # without one, neighbours share a window's side / SHARED where objects are joined
 LARGEST, LEAST = 2048, 128  # pixels a side of windows
+FOR_HALO = 5
 CACHED, ENOUGH = 384, 16  # larger windows than this do not pay: caches hold less of them, when one part in 16 is halo
 
 
@@ -110,14 +111,14 @@ def choose_tiling(size: tuple[int, int], halo: Halo | None, *, joins: bool, chan
     joins      whether there are objects to be joined where tiles meet
     channels   maps of probabilities, where they are to be blended
     per_pixel  bytes that the net takes for a pixel of its input
-    memory     bytes that it may take, with what is held between windows; four times as many where a halo needs room
+    memory     bytes that it may take, with what is held between windows; FOR_HALO times as many where a halo needs room
     side       of the windows; None: as memory allows
     fits       whether blended windows may be smaller, so that they share the image's height out evenly: what the last
                one has too much would be held for the whole width
-    Exact where a halo holds for images of this size and windows of four halos are at most twice as large as memory
-    allows, or as the side asked for: then they are that large, or larger as needed. Blended windows begin half a side
-    after each other, as in nnU-Net, or later where the strip that stays open would take more than a third of `memory`;
-    objects are joined in a quarter of the side.
+    Exact where a halo holds for images of this size and windows of four halos fit into that memory, or twice the side
+    asked for: then they are that large, or larger as needed. Blended windows begin half a side after each other, as in
+    nnU-Net, or later where the strip that stays open would take more than a third of `memory`; objects are joined in a
+    quarter of the side.
     """
     room = int((memory / per_pixel) ** 0.5)
     if halo is not None and (halo.any_size or not any(n % halo.stride for n in size)):
@@ -125,7 +126,8 @@ def choose_tiling(size: tuple[int, int], halo: Halo | None, *, joins: bool, chan
         overlap = 2 * margin + (_up(STRIP, halo.stride) if joins else 0)
         wanted = side or max(min(room, LARGEST, max(CACHED, ENOUGH * overlap)), LEAST)
         own = _up(max(wanted, 2 * overlap), halo.stride)
-        if own <= max(2 * (side or room), LEAST):
+        most = FOR_HALO**0.5 * room if side is None else 2 * side
+        if own <= max(most, LEAST):
             return Tiling(own, overlap, margin, halo.stride, exact=True)
     if joins:
         own = side or _down(max(min(room, LARGEST), 2 * LEAST), 64)
