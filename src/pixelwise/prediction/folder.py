@@ -179,8 +179,8 @@ class _Run:
                 entry = self.known(job) or {}
                 behind.recall(job, tuple(map(Path, entry["files"])), entry["notes"])
             elif isinstance(pixels, Windows):
-                large = answer_large(self.predictor, job, pixels, self.left, tile=self.tile, sure=self.sure,
-                                     on_tile=self.on_tile)  # fmt: skip
+                large = answer_large(self.predictor, job, pixels, self.left, self.keys[job.name], tile=self.tile,
+                                     sure=self.sure, on_tile=self.on_tile)  # fmt: skip
                 behind.write(job, large)
             else:
                 behind.write(job, self._whole(job, pixels))

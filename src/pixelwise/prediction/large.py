@@ -58,20 +58,25 @@ def is_large(path: Path, predictor: Predictor, tile: int | None = None, *, by_ch
     return able and _is_cheap(_tiling(predictor, size, None))
 
 
-def answer_large(predictor: Predictor, job: Job, windows: Windows, resume: Resume, *, tile: int | None = None,
-                 sure: bool = False,
+def answer_large(predictor: Predictor, job: Job, windows: Windows, resume: Resume, key: str, *,
+                 tile: int | None = None, sure: bool = False,
                  on_tile: Callable[[int, int, Path], None] | None = None) -> LargeAnswer:  # fmt: skip
     """The answer for an image by windows: on a scratch file, with a table.
 
+    key      of the image, in `resume`
     tile     pixels a side of the tiles; None: as many as memory is planned for
     sure     whether its confidence is wanted: on a scratch file, too
     on_tile  called (tiles done, in all, image)
     How far it is, is noted from time to time and gone on with where `resume` has it. What stops it from outside leaves
     the scratch files behind; its own errors do not. Raises ImageError for a damaged file, OutputError for a full disk.
     """
-    key, size = resume.key(job.path, job.name), windows.size
+    size = windows.size
     tiling = _tiling(predictor, size, tile)
-    canvases = _canvases(predictor, resume, key, size, sure=sure)
+    try:
+        canvases = _canvases(predictor, resume, key, size, sure=sure)
+    except OutputError:
+        windows.close()
+        raise
     canvas, confidence = canvases[0], canvases[1] if sure else None
     note = _Note(resume, key, canvases, None if on_tile is None else lambda a, b: on_tile(a, b, job.path))
     start = None if any(made.fresh for made in canvases) else resume.state(key)
