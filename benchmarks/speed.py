@@ -110,6 +110,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
     from pixelwise.core.machine import describe
     from pixelwise.core.modelfile import current_versions
 
+    torch.set_num_threads(options.threads)  # as the sides have; it is told
     return {"date": date.today().isoformat(), "machine": describe(torch.device("cpu")), "threads": options.threads,
             "versions": current_versions(), "load": os.getloadavg(), "repeats": options.repeats,
             "time": "wall" if options.wall else "cpu"}  # fmt: skip
