@@ -117,18 +117,26 @@ def _point(above, below, first, second, share, weight, inside):
 
 
 @triton.jit
-def _read(logits, labels, upper, lower, shares, left, right, weights, log_p, logsum, predicted, classes, height,
-          width, rows, columns, MASSES: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    image, y = tl.program_id(0) // rows, tl.program_id(0) % rows
+def _stretch(labels, left, right, weights, columns, BLOCK: tl.constexpr):
+    """A program's pixels of a row: inside?, place in the maps, label, known?, two columns of the grid, weight of the
+    second."""
     x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = x < columns
     at = tl.program_id(0).to(tl.int64) * columns + x
     label = tl.load(labels + at, mask=inside, other=-1)
-    known = inside & (label >= 0)
+    first, second = tl.load(left + x, mask=inside, other=0), tl.load(right + x, mask=inside, other=0)
+    weight = tl.load(weights + x, mask=inside, other=0.0)
+    return inside, at, label, inside & (label >= 0), first, second, weight
+
+
+@triton.jit
+def _read(logits, labels, upper, lower, shares, left, right, weights, log_p, logsum, predicted, classes, height,
+          width, rows, columns, MASSES: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    image, y = tl.program_id(0) // rows, tl.program_id(0) % rows
+    inside, at, label, known, first, second, weight = _stretch(labels, left, right, weights, columns, BLOCK)
     maps = logits + image.to(tl.int64) * classes * height * width
     above, below = maps + tl.load(upper + y) * width, maps + tl.load(lower + y) * width
-    first, second = tl.load(left + x, mask=inside, other=0), tl.load(right + x, mask=inside, other=0)
-    share, weight = tl.load(shares + y), tl.load(weights + x, mask=inside, other=0.0)
+    share = tl.load(shares + y)
     highest = tl.full((BLOCK,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK,), tl.float32)
     own = tl.zeros((BLOCK,), tl.float32)
@@ -160,13 +168,8 @@ def _weigh(logits, labels, upper, lower, shares, left, right, weights, logsum, o
            BLOCK: tl.constexpr):  # fmt: skip
     """Takes the sum of p_k times its factor from `common`, and adds the gradient at pixels' own labels to `out`."""
     image, y = tl.program_id(0) // rows, tl.program_id(0) % rows
-    x = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = x < columns
-    at = tl.program_id(0).to(tl.int64) * columns + x
-    label = tl.load(labels + at, mask=inside, other=-1)
-    known = inside & (label >= 0)
-    first, second = tl.load(left + x, mask=inside, other=0), tl.load(right + x, mask=inside, other=0)
-    share, weight = tl.load(shares + y), tl.load(weights + x, mask=inside, other=0.0)
+    inside, at, label, known, first, second, weight = _stretch(labels, left, right, weights, columns, BLOCK)
+    share = tl.load(shares + y)
     begin = image.to(tl.int64) * classes * height * width
     high, low = tl.load(upper + y) * width, tl.load(lower + y) * width
     if MASSES:
