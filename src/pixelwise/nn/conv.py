@@ -18,10 +18,8 @@ class AtrousConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         watched = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
-        same = self.padding == self.dilation == (self.dilation[0],) * 2 and self.stride == (
-            1,
-            1,
-        )  # else a net was dilated anew
+        even = self.padding == self.dilation == (self.dilation[0],) * 2
+        same = even and self.stride == (1, 1)  # else a net was dilated anew
         if watched or self.training or not same:
             return super().forward(x)
         return atrous_conv(x, self.weight, self.bias, self.dilation[0])
