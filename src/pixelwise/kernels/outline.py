@@ -26,9 +26,9 @@ MOST = 4  # corners at one grid point
 @compiled
 def root(nodes: np.ndarray, node: int) -> int:
     """The node that stands for a node's component."""
-    while nodes[3, node] != node:
-        nodes[3, node] = nodes[3, nodes[3, node]]  # halves the path
-        node = nodes[3, node]
+    while nodes[ABOVE, node] != node:
+        nodes[ABOVE, node] = nodes[ABOVE, nodes[ABOVE, node]]  # halves the path
+        node = nodes[ABOVE, node]
     return node
 
 
@@ -36,13 +36,13 @@ def root(nodes: np.ndarray, node: int) -> int:
 def join(nodes: np.ndarray, one: int, other: int) -> None:
     """From now on they are of one component."""
     a, b = root(nodes, one), root(nodes, other)
-    nodes[3, max(a, b)] = min(a, b)
+    nodes[ABOVE, max(a, b)] = min(a, b)
 
 
 @compiled
 def follow(nodes: np.ndarray, one: int, other: int) -> None:
     """The corner `other` follows on the corner `one`."""
-    nodes[2, one] = other
+    nodes[NEXT, one] = other
     join(nodes, one, other)
 
 
@@ -107,7 +107,7 @@ def add_line(points: np.ndarray, above: np.ndarray, below: np.ndarray, y: int, l
 @compiled
 def _new(nodes: np.ndarray, meets: np.ndarray, count: int, x: int, y: int, row: int) -> tuple[int, int]:
     """A node, and how many there are with it."""
-    nodes[0, count], nodes[1, count], nodes[3, count], nodes[4, count] = x, y, count, row
+    nodes[X, count], nodes[Y, count], nodes[ABOVE, count], nodes[ROW, count] = x, y, count, row
     meets[count] = 0
     return count, count + 1
 
@@ -120,11 +120,11 @@ def part(nodes: np.ndarray, meets: np.ndarray, count: int) -> None:
     own: so a hole that visits the point twice becomes two holes, as the component would be cut in two by one.
     """
     for node in range(count):
-        nodes[3, node] = nodes[3, nodes[3, node]]  # older nodes are right by now
+        nodes[ABOVE, node] = nodes[ABOVE, nodes[ABOVE, node]]  # older nodes are right by now
     for node in range(count):
         other = node + int(meets[node])
-        if other != node and nodes[3, node] == nodes[3, other]:
-            nodes[2, node], nodes[2, other] = nodes[2, other], nodes[2, node]
+        if other != node and nodes[ABOVE, node] == nodes[ABOVE, other]:
+            nodes[NEXT, node], nodes[NEXT, other] = nodes[NEXT, other], nodes[NEXT, node]
 
 
 @compiled
@@ -135,16 +135,16 @@ def walk(nodes: np.ndarray, count: int, order: np.ndarray, starts: np.ndarray) -
     """
     at, rings = 0, 0
     for first in range(count):
-        if nodes[2, first] < 0:
+        if nodes[NEXT, first] < 0:
             continue
         starts[rings] = at
         rings += 1
         node = first
-        while nodes[2, node] >= 0:
+        while nodes[NEXT, node] >= 0:
             order[at] = node
             at += 1
-            behind = nodes[2, node]
-            nodes[2, node] = -1
+            behind = nodes[NEXT, node]
+            nodes[NEXT, node] = -1
             node = behind
     return rings
 
@@ -155,5 +155,5 @@ def gather(nodes: np.ndarray, order: np.ndarray, starts: np.ndarray, rings: np.n
     to = 0
     for ring in rings:
         for at in range(starts[ring], starts[ring + 1]):
-            points[to, 0], points[to, 1] = nodes[0, order[at]], nodes[1, order[at]]
+            points[to, 0], points[to, 1] = nodes[X, order[at]], nodes[Y, order[at]]
             to += 1
